@@ -55,6 +55,8 @@ pub enum Desired {
     Running,
     /// Down.
     Stopped,
+    /// Whatever it does: an adopted container that no command is working on.
+    AsFound,
 }
 
 /// What kind of app it is, for the dashboards' icons and the recipes of a deploy.

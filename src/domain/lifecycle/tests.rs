@@ -1,0 +1,559 @@
+use super::*;
+
+/// A simulated engine with one container, and the supervisor's part: runs what `step` asks for.
+struct World {
+    life: Life,
+    now: Instant,
+    container: Real,
+    runs: u64,
+    engine: bool,
+    answers: bool,
+    crashes: bool,
+    readiness: Readiness,
+    pending: Option<Op>,
+    saves: Vec<Effect>,
+    starts: usize,
+    told: Vec<Status>,
+    forgotten: bool,
+}
+
+const HTTP: Readiness = Readiness::Http { port: 80, named: true };
+const NEVER_RAN: Real = Real::Down { exit: None, oom: false, stale: false };
+
+fn ended(code: i64) -> Real {
+    Real::Down { exit: Some(code), oom: false, stale: false }
+}
+
+impl World {
+    fn new(kind: Kind, desired: Desired, container: Real) -> World {
+        let now = Instant::now();
+        let mut world = World {
+            life: Life::new(kind, desired, false, now),
+            now,
+            container,
+            runs: 0,
+            engine: true,
+            answers: true,
+            crashes: false,
+            readiness: HTTP,
+            pending: None,
+            saves: Vec::new(),
+            starts: 0,
+            told: Vec::new(),
+            forgotten: false,
+        };
+        world.told.push(world.life.status());
+        world.input(Input::EngineBack);
+        world
+    }
+
+    fn up(&mut self) -> Real {
+        self.runs += 1;
+        Real::Up { since: SystemTime::UNIX_EPOCH + Duration::from_secs(self.runs), readiness: self.readiness }
+    }
+
+    fn input(&mut self, input: Input) {
+        let (life, effects) = step(self.life.clone(), input, self.now);
+        self.life = life;
+        let status = self.life.status();
+        if self.told.last() != Some(&status) && self.life.is_visible() {
+            self.told.push(status);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Run(op) => {
+                    assert!(self.pending.is_none(), "two operations at once: {:?} and {op:?}", self.pending);
+                    assert!(!self.life.is_saving(), "{op:?} before the intent was durable");
+                    self.pending = Some(op);
+                }
+                Effect::Announce => self.told.push(status),
+                effect => self.saves.push(effect),
+            }
+        }
+    }
+
+    /// The engine does the pending operation.
+    fn run_op(&mut self) {
+        let Some(op) = self.pending.take() else { return };
+        let outcome = if self.engine { self.perform(op) } else { Outcome::Unavailable };
+        self.input(Input::Ended(outcome));
+    }
+
+    fn perform(&mut self, op: Op) -> Outcome {
+        match op {
+            Op::Look => return Outcome::Seen(self.container.clone()),
+            Op::Probe => return Outcome::Answered(self.answers && self.container.is_up()),
+            Op::Logs => return Outcome::Output("boom\n".into()),
+            Op::Create if self.container != Real::Absent => return Outcome::Refused("Conflict".into()),
+            Op::Create => self.container = NEVER_RAN,
+            Op::Remove => self.container = Real::Absent,
+            _ if self.container == Real::Absent => return Outcome::Refused("No such container".into()),
+            Op::Start => {
+                self.starts += 1;
+                self.container = self.up();
+                if self.crashes {
+                    self.container = ended(1);
+                }
+            }
+            Op::Unpause => self.container = self.up(),
+            Op::Stop => self.container = ended(143),
+        }
+        Outcome::Done
+    }
+
+    fn save(&mut self) {
+        if self.saves.is_empty() {
+            return;
+        }
+        if self.saves.remove(0) == Effect::Forget {
+            self.forgotten = true;
+        } else {
+            self.input(Input::Saved);
+        }
+    }
+
+    /// Everything that can happen without time passing happens.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            if self.pending.is_none() && self.saves.is_empty() {
+                return;
+            }
+            self.save();
+            self.run_op();
+        }
+        panic!("it never comes to rest: {:?}", self.life);
+    }
+
+    /// Lets time pass, with all deadlines on the way.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.settle();
+        for _ in 0..100_000 {
+            match self.life.due() {
+                Some(due) if due <= end => {
+                    self.now = self.now.max(due);
+                    self.input(Input::Due);
+                    self.settle();
+                }
+                _ => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        panic!("deadlines without end: {:?}", self.life);
+    }
+
+    fn outside(&mut self, container: Real, killed: bool) {
+        self.container = container;
+        if killed {
+            self.input(Input::Killed);
+        }
+        self.input(Input::Hint);
+        self.settle();
+    }
+
+    fn running(kind: Kind) -> World {
+        let mut world = World::new(
+            kind,
+            if kind == Kind::Ours { Desired::Running } else { Desired::AsFound },
+            Real::Absent,
+        );
+        world.container = world.up();
+        world.settle();
+        assert_eq!(world.life.status(), Status::Running);
+        world.told.clear();
+        world.told.push(Status::Running);
+        world
+    }
+}
+
+#[test]
+fn a_new_project_is_created_started_and_running_once_it_answers() {
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.answers = false;
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.life.status(), Status::Deploying);
+    world.answers = true;
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.told, [Status::Deploying, Status::Running]);
+    assert_eq!(world.starts, 1);
+}
+
+#[test]
+fn case_72_a_start_tells_deploying_then_running_and_a_stop_tells_stopped() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Stop);
+    assert_eq!(world.life.status(), Status::Running, "it is not stopped until it is");
+    world.settle();
+    world.input(Input::Start);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.told, [Status::Running, Status::Stopped, Status::Deploying, Status::Running]);
+}
+
+#[test]
+fn nothing_is_asked_of_the_engine_before_the_intent_is_durable() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Stop);
+    assert_eq!(world.pending, None);
+    assert_eq!(world.saves, [Effect::Save(Change::Desired(Desired::Stopped))]);
+    world.save();
+    assert_eq!(world.pending, Some(Op::Stop));
+}
+
+#[test]
+fn an_intent_that_cannot_be_saved_changes_nothing() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Stop);
+    world.saves.clear();
+    world.input(Input::NotSaved);
+    world.pass(Duration::from_secs(30));
+    assert!(world.container.is_up());
+    assert_eq!(world.told, [Status::Running]);
+}
+
+#[test]
+fn case_60_start_on_running_tells_running_again_and_stop_on_stopped_is_quiet() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Start);
+    world.settle();
+    assert_eq!(world.told, [Status::Running, Status::Running]);
+    world.input(Input::Stop);
+    world.settle();
+    world.input(Input::Stop);
+    world.settle();
+    assert_eq!(world.told, [Status::Running, Status::Running, Status::Stopped]);
+}
+
+#[test]
+fn case_61_a_stop_while_starting_abandons_the_start() {
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.answers = false;
+    world.pass(Duration::from_secs(1));
+    assert!(world.container.is_up());
+    world.input(Input::Stop);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.container, ended(143));
+    assert_eq!(world.told, [Status::Deploying, Status::Stopped]);
+}
+
+#[test]
+fn a_restart_stops_and_starts_once() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Restart);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.told, [Status::Running, Status::Deploying, Status::Running]);
+    assert_eq!(world.starts, 1);
+}
+
+#[test]
+fn settings_that_changed_replace_the_container_at_the_next_start() {
+    let mut world =
+        World::new(Kind::Ours, Desired::Stopped, Real::Down { exit: Some(0), oom: false, stale: true });
+    world.settle();
+    world.input(Input::Start);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.life.status(), Status::Running);
+    assert_eq!(world.starts, 1);
+}
+
+#[test]
+fn a_container_that_ends_before_it_is_ready_is_an_error_with_its_last_output() {
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.crashes = true;
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.told, [Status::Deploying, Status::Error], "ended before the look");
+    assert_eq!(world.starts, 1);
+    assert_eq!(world.life.reason(), Some("Exited with code 1. Last output: boom"));
+
+    (world.crashes, world.answers) = (false, false);
+    world.input(Input::Start);
+    world.pass(Duration::from_secs(1));
+    world.outside(ended(3), false);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.life.status(), Status::Error);
+    assert_eq!(world.life.reason(), Some("Exited with code 3. Last output: boom"));
+}
+
+#[test]
+fn case_86_a_crash_is_started_again_at_1_5_and_25_s_and_the_fourth_is_an_error() {
+    let mut world = World::running(Kind::Ours);
+    let mut waits = Vec::new();
+    for _ in 0..4 {
+        world.outside(ended(1), false);
+        let before = world.now;
+        for _ in 0..300 {
+            if world.container.is_up() || world.life.status() == Status::Error {
+                break;
+            }
+            world.pass(Duration::from_millis(100));
+        }
+        waits.push((world.now - before).as_secs());
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(waits, [1, 5, 25, 0]);
+    assert_eq!(world.life.status(), Status::Error);
+    assert_eq!(
+        world.life.reason(),
+        Some("Ended 4 times within 10 minutes. Exited with code 1. Last output: boom")
+    );
+}
+
+#[test]
+fn case_86_out_of_memory_says_so() {
+    let mut world = World::running(Kind::Ours);
+    world.outside(Real::Down { exit: Some(137), oom: true, stale: false }, false);
+    assert_eq!(world.life.status(), Status::Deploying);
+    assert!(world.life.reason().is_some_and(|r| r.starts_with("Out of memory")), "{:?}", world.life.reason());
+}
+
+#[test]
+fn a_stop_from_outside_shows_at_once_and_is_wanted_after_20_s() {
+    let mut world = World::running(Kind::Ours);
+    world.outside(ended(137), true);
+    assert_eq!(world.told, [Status::Running, Status::Stopped]);
+    world.pass(Duration::from_secs(19));
+    assert_eq!(world.life.desired, Desired::Running);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.life.desired, Desired::Stopped);
+    assert_eq!(world.starts, 0);
+}
+
+#[test]
+fn case_78_a_stop_by_an_engine_that_goes_down_is_undone_when_it_returns() {
+    let mut world = World::running(Kind::Ours);
+    world.outside(ended(137), true);
+    world.pass(Duration::from_secs(11));
+    world.input(Input::EngineLost);
+    world.engine = false;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.life.desired, Desired::Running);
+    world.engine = true;
+    world.input(Input::EngineBack);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.told, [Status::Running, Status::Stopped, Status::Deploying, Status::Running]);
+    assert_eq!(world.starts, 1);
+}
+
+#[test]
+fn case_85_a_removed_container_is_stopped_and_created_anew_at_the_next_start() {
+    let mut world = World::running(Kind::Ours);
+    world.outside(Real::Absent, true);
+    assert_eq!(world.life.status(), Status::Stopped);
+    world.input(Input::Start);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.life.status(), Status::Running);
+}
+
+#[test]
+fn case_85_an_adopted_container_that_is_gone_is_an_error() {
+    let mut world = World::running(Kind::Adopted);
+    world.outside(Real::Absent, true);
+    assert_eq!(world.life.status(), Status::Error);
+    world.input(Input::Start);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.life.status(), Status::Error);
+    assert_eq!(world.life.reason(), Some("The container does not exist any more"));
+}
+
+#[test]
+fn an_adopted_container_is_never_started_by_itself() {
+    let mut world = World::running(Kind::Adopted);
+    world.outside(ended(1), false);
+    assert_eq!(world.life.status(), Status::Error);
+    world.pass(Duration::from_secs(3600));
+    world.input(Input::EngineLost);
+    world.input(Input::EngineBack);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.starts, 0);
+}
+
+#[test]
+fn an_adopted_container_that_its_policy_restarts_is_believed_after_10_s() {
+    let mut world = World::running(Kind::Adopted);
+    world.outside(Real::Restarting { exit: 3 }, false);
+    assert_eq!(world.life.status(), Status::Error);
+    let up = world.up();
+    world.outside(up, false);
+    world.pass(Duration::from_secs(9));
+    assert_eq!(world.life.status(), Status::Error);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.told, [Status::Running, Status::Error, Status::Running]);
+}
+
+#[test]
+fn an_interrupted_command_on_an_adopted_container_goes_on_at_the_next_boot() {
+    let mut world = World::new(Kind::Adopted, Desired::Stopped, Real::Absent);
+    world.container = world.up();
+    world.settle();
+    assert_eq!(world.container, ended(143));
+    assert_eq!(world.life.desired, Desired::AsFound);
+}
+
+#[test]
+fn paused_by_others_is_stopped_and_a_start_thaws_it() {
+    let mut world = World::running(Kind::Ours);
+    world.outside(Real::Paused, false);
+    assert_eq!(world.life.status(), Status::Stopped);
+    world.input(Input::Start);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.life.status(), Status::Running);
+}
+
+#[test]
+fn a_named_port_that_never_answers_is_an_error_and_a_guessed_one_is_let_through() {
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.answers = false;
+    world.pass(Duration::from_secs(62));
+    assert_eq!(world.life.status(), Status::Error);
+    assert_eq!(world.life.reason(), Some("It did not answer HTTP on port 80 within 60 s"));
+    assert!(!world.container.is_up());
+
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.readiness = Readiness::Http { port: 6379, named: false };
+    world.answers = false;
+    world.pass(Duration::from_secs(11));
+    assert_eq!(world.life.status(), Status::Running);
+}
+
+#[test]
+fn without_a_port_it_is_ready_after_2_s_and_with_a_health_check_when_that_passes() {
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.readiness = Readiness::Uptime;
+    world.pass(Duration::from_millis(1900));
+    assert_eq!(world.life.status(), Status::Deploying);
+    world.pass(Duration::from_millis(200));
+    assert_eq!(world.life.status(), Status::Running);
+
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.readiness = Readiness::Checked(Health::Starting);
+    world.pass(Duration::from_secs(100));
+    assert_eq!(world.life.status(), Status::Deploying);
+    let Real::Up { since, .. } = world.container else { panic!("not up") };
+    world.outside(Real::Up { since, readiness: Readiness::Checked(Health::Healthy) }, false);
+    assert_eq!(world.life.status(), Status::Running);
+}
+
+#[test]
+fn a_delete_removes_the_container_then_the_record_and_leaves_an_adopted_one_alone() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Delete);
+    assert!(!world.life.is_visible());
+    world.settle();
+    assert_eq!((world.forgotten, &world.container), (true, &Real::Absent));
+
+    let mut world = World::running(Kind::Adopted);
+    world.input(Input::Delete);
+    world.settle();
+    assert!(world.forgotten && world.container.is_up());
+}
+
+#[test]
+fn a_delete_that_was_interrupted_goes_on_at_the_next_boot() {
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.life = Life::new(Kind::Ours, Desired::Running, true, world.now);
+    world.pending = None;
+    world.input(Input::EngineBack);
+    world.settle();
+    assert_eq!((world.forgotten, &world.container), (true, &Real::Absent));
+}
+
+#[test]
+fn an_operation_that_the_engine_did_not_take_is_tried_again() {
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.engine = false;
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.life.status(), Status::Deploying);
+    world.engine = true;
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.told, [Status::Deploying, Status::Running]);
+}
+
+/// Deterministic, so that a failure can be run again.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+fn chaos(world: &mut World, dice: &mut Dice) {
+    match dice.roll(16) {
+        0 => world.input(Input::Start),
+        1 => world.input(Input::Stop),
+        2 => world.input(Input::Restart),
+        3..=6 => world.run_op(),
+        7 | 8 => world.save(),
+        9 => {
+            let mut up = world.up();
+            if world.container == Real::Absent {
+                up = Real::Absent;
+            }
+            world.outside_quietly(up, false);
+        }
+        10 => {
+            let killed = dice.roll(2) == 0 && world.container.is_up();
+            let end = if world.container == Real::Absent {
+                Real::Absent
+            } else {
+                ended(dice.roll(3).cast_signed())
+            };
+            world.outside_quietly(end, killed);
+        }
+        11 => world.outside_quietly(Real::Absent, dice.roll(2) == 0),
+        12 => {
+            world.engine = !world.engine;
+            world.input(if world.engine { Input::EngineBack } else { Input::EngineLost });
+        }
+        13 => world.answers = !world.answers,
+        14 => world.crashes = !world.crashes,
+        _ => {
+            world.now += Duration::from_millis(dice.roll(9000));
+            world.input(Input::Due);
+        }
+    }
+}
+
+impl World {
+    fn outside_quietly(&mut self, container: Real, killed: bool) {
+        self.container = container;
+        if killed {
+            self.input(Input::Killed);
+        }
+        self.input(Input::Hint);
+    }
+}
+
+#[test]
+fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
+    for seed in 1..=3000 {
+        let mut dice = Dice(u64::MAX / seed);
+        let kind = if seed % 2 == 0 { Kind::Ours } else { Kind::Adopted };
+        let desired = if kind == Kind::Ours { Desired::Running } else { Desired::AsFound };
+        let mut world = World::new(kind, desired, NEVER_RAN);
+        for _ in 0..dice.roll(120) {
+            chaos(&mut world, &mut dice);
+        }
+        world.answers = true;
+        world.crashes = false;
+        world.engine = true;
+        world.input(Input::EngineLost);
+        world.input(Input::EngineBack);
+        world.pass(Duration::from_secs(120));
+        let (status, up) = (world.life.status(), world.container.is_up());
+        let true_word =
+            if up { status == Status::Running } else { matches!(status, Status::Stopped | Status::Error) };
+        assert!(true_word, "seed {seed}: {status:?} while up is {up}: {:?}", world.life);
+        assert_eq!(world.life.goal, Goal::Rest, "seed {seed}");
+        if kind == Kind::Ours && status != Status::Error {
+            assert_eq!(world.life.saved == Desired::Running, up, "seed {seed}: {:?}", world.life);
+        }
+        if kind == Kind::Adopted {
+            assert_eq!(world.life.saved, Desired::AsFound, "seed {seed}");
+        }
+    }
+}
