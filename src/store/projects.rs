@@ -1,0 +1,271 @@
+//! Projects and their counters.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use rusqlite::{Connection, Row, params};
+
+use super::users::{changed, free_label};
+use super::{Done, Error, Full, Reader, Store, exists, fresh_id, from_secs, row, rows, text, to_secs};
+use crate::domain::{
+    ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
+    Settings, Source, Template, UserId,
+};
+use crate::limits::PROJECTS_PER_USER;
+
+/// A project to be made.
+#[derive(Clone, Debug)]
+pub struct NewProject {
+    /// Whose it will be.
+    pub owner: UserId,
+    /// What people call it.
+    pub name: ProjectName,
+    /// Where its container comes from.
+    pub source: Source,
+    /// What kind of app it is.
+    pub template: Template,
+    /// What its owner chose.
+    pub settings: Settings,
+    /// Whether it is to run.
+    pub desired: Desired,
+}
+
+/// Requests of a project since the last time they were told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Count {
+    /// Whose.
+    pub project: ProjectId,
+    /// How many more.
+    pub requests: u64,
+    /// When the last of them was.
+    pub last_request: SystemTime,
+}
+
+impl Store {
+    /// Makes a project. Its host label comes from its name, with `-2` and so on behind it when the owner has that label already.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] for the name or the adopted container, [`Error::TooMany`], [`Error::Invalid`] when no label can be
+    /// derived, [`Error::NotFound`] when the owner is gone, or as of any write.
+    ///
+    /// # Blocks
+    /// Until the commit.
+    pub fn create_project(&self, new: NewProject, now: SystemTime) -> Result<Project, Error> {
+        let label = HostLabel::derive("Name", new.name.as_str())?;
+        self.call(move |db| create(db, &new, &label, now))
+    }
+
+    /// Changes a project's name, its settings, or both. Its host label stays.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] for the name, [`Error::NotFound`] (also while it is being deleted), or as of any write.
+    ///
+    /// # Blocks
+    /// Until the commit.
+    pub fn update_project(
+        &self,
+        id: ProjectId,
+        name: Option<ProjectName>,
+        settings: Option<Settings>,
+    ) -> Result<Project, Error> {
+        self.call(move |db| {
+            if let Some(name) = name {
+                let sql = "UPDATE projects SET name = ?2 WHERE id = ?1 AND deleting = 0";
+                changed(db.execute(sql, params![id.to_string(), name.as_str()])?)?;
+            }
+            if let Some(settings) = settings {
+                changed(db.execute(
+                    "UPDATE projects SET port = ?2, env = ?3, memory_mb = ?4, cpus = ?5, idle_after = ?6
+                     WHERE id = ?1 AND deleting = 0",
+                    params![
+                        id.to_string(),
+                        settings.port,
+                        env_text(&settings.env)?,
+                        settings.memory_mb,
+                        settings.cpus,
+                        settings.idle_after.map(idle_secs)
+                    ],
+                )?)?;
+            }
+            project(db, id)?.filter(|p| !p.deleting).ok_or(Error::NotFound)
+        })
+    }
+
+    /// Records what the owner asks for. It also ends a project's sleep: who starts or stops one has decided.
+    ///
+    /// # Errors
+    /// [`Full`]; `done` gets [`Error::NotFound`] when the project is gone or being deleted.
+    pub fn try_set_desired(&self, id: ProjectId, desired: Desired, done: Done<()>) -> Result<(), Full> {
+        let sql = "UPDATE projects SET desired = ?2, asleep = 0 WHERE id = ?1 AND deleting = 0";
+        self.post(move |db| changed(db.execute(sql, params![id.to_string(), desired_word(desired)])?), done)
+    }
+
+    /// Records that a project was put to sleep or woken.
+    ///
+    /// # Errors
+    /// [`Full`]; `done` gets [`Error::NotFound`] when the project is gone or being deleted.
+    pub fn try_set_asleep(&self, id: ProjectId, asleep: bool, done: Done<()>) -> Result<(), Full> {
+        let sql = "UPDATE projects SET asleep = ?2 WHERE id = ?1 AND deleting = 0";
+        self.post(move |db| changed(db.execute(sql, params![id.to_string(), asleep])?), done)
+    }
+
+    /// Records that a project is being deleted. From then on its name, label and adopted container are free again.
+    ///
+    /// # Errors
+    /// [`Full`]; `done` gets [`Error::NotFound`] when the project is gone.
+    pub fn try_mark_deleting(&self, id: ProjectId, done: Done<()>) -> Result<(), Full> {
+        let sql = "UPDATE projects SET deleting = 1 WHERE id = ?1";
+        self.post(move |db| changed(db.execute(sql, [id.to_string()])?), done)
+    }
+
+    /// Removes a project and its counters. One that is gone already is fine.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn try_forget(&self, id: ProjectId, done: Done<()>) -> Result<(), Full> {
+        self.post(
+            move |db| {
+                db.execute("DELETE FROM projects WHERE id = ?1", [id.to_string()])?;
+                Ok(())
+            },
+            done,
+        )
+    }
+
+    /// Adds to the counters; those of projects that are gone are dropped.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn try_add_counts(&self, counts: Vec<Count>, done: Done<()>) -> Result<(), Full> {
+        self.post(move |db| add_counts(db, &counts), done)
+    }
+}
+
+impl Reader {
+    /// All projects, newest first, those being deleted included.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn projects(&self) -> Result<Vec<Project>, Error> {
+        rows(&self.db, &format!("{SELECT} ORDER BY p.created_at DESC, p.rowid DESC"), [], decode)
+    }
+}
+
+const SELECT: &str =
+    "SELECT p.*, c.requests, c.last_request FROM projects p LEFT JOIN counters c ON c.project_id = p.id";
+
+fn project(db: &Connection, id: ProjectId) -> Result<Option<Project>, Error> {
+    row(db, &format!("{SELECT} WHERE p.id = ?1"), [id.to_string()], decode)
+}
+
+fn create(db: &Connection, new: &NewProject, label: &HostLabel, now: SystemTime) -> Result<Project, Error> {
+    let owner = new.owner.to_string();
+    if !exists(db, "SELECT 1 FROM users WHERE id = ?1", [&owner])? {
+        return Err(Error::NotFound);
+    }
+    let sql = "SELECT count(*) FROM projects WHERE owner = ?1 AND deleting = 0";
+    if db.query_row(sql, [&owner], |row| row.get::<_, u32>(0))? >= PROJECTS_PER_USER {
+        return Err(Error::TooMany(PROJECTS_PER_USER));
+    }
+    let id = fresh_id(db, "SELECT 1 FROM projects WHERE id = ?1", ProjectId)?;
+    let sql = "SELECT 1 FROM projects WHERE owner = ?1 AND host = ?2 AND deleting = 0";
+    let host = free_label(label, |l| exists(db, sql, [&owner, l.as_str()]))?;
+    let origin = match &new.source {
+        Source::Image(image) => image.as_str(),
+        Source::Container(name) => name.as_str(),
+    };
+    db.execute(
+        "INSERT INTO projects (id, owner, name, host, source, origin, template, port, env, memory_mb, cpus,
+         idle_after, desired, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        params![
+            id.to_string(),
+            owner,
+            new.name.as_str(),
+            host.as_str(),
+            new.source.word(),
+            origin,
+            new.template.word(),
+            new.settings.port,
+            env_text(&new.settings.env)?,
+            new.settings.memory_mb,
+            new.settings.cpus,
+            new.settings.idle_after.map(idle_secs),
+            desired_word(new.desired),
+            to_secs(now)
+        ],
+    )?;
+    project(db, id)?.ok_or(Error::NotFound)
+}
+
+fn add_counts(db: &Connection, counts: &[Count]) -> Result<(), Error> {
+    let mut add = db.prepare(
+        "INSERT INTO counters (project_id, requests, last_request) SELECT id, ?2, ?3 FROM projects WHERE id = ?1
+         ON CONFLICT (project_id) DO UPDATE SET requests = requests + excluded.requests,
+         last_request = max(last_request, excluded.last_request)",
+    )?;
+    for count in counts {
+        let requests = i64::try_from(count.requests).unwrap_or(i64::MAX);
+        add.execute(params![count.project.to_string(), requests, to_secs(count.last_request)])?;
+    }
+    Ok(())
+}
+
+fn decode(row: &Row) -> Result<Project, Error> {
+    let source = match row.get::<_, String>("source")?.as_str() {
+        "image" => Source::Image(text(row, "origin", |t| ImageRef::parse(t).ok())?),
+        "container" => Source::Container(text(row, "origin", |t| ContainerName::parse(t).ok())?),
+        _ => return Err(Error::Other("source holds a foreign value".into())),
+    };
+    Ok(Project {
+        id: text(row, "id", ProjectId::parse)?,
+        owner: text(row, "owner", UserId::parse)?,
+        name: text(row, "name", |t| ProjectName::parse(t).ok())?,
+        host: HostLabel::stored(row.get("host")?),
+        source,
+        template: text(row, "template", |t| Template::parse(t).ok())?,
+        settings: Settings {
+            port: row.get("port")?,
+            env: text(row, "env", env_from_text)?,
+            memory_mb: row.get("memory_mb")?,
+            cpus: row.get("cpus")?,
+            idle_after: row.get::<_, Option<i64>>("idle_after")?.map(idle_from_secs),
+        },
+        desired: text(row, "desired", |word| {
+            [Desired::Running, Desired::Stopped].into_iter().find(|d| desired_word(*d) == word)
+        })?,
+        asleep: row.get("asleep")?,
+        deleting: row.get("deleting")?,
+        created_at: from_secs(row.get("created_at")?),
+        requests: row.get::<_, Option<i64>>("requests")?.unwrap_or(0).unsigned_abs(),
+        last_request: row.get::<_, Option<i64>>("last_request")?.map(from_secs),
+    })
+}
+
+fn desired_word(desired: Desired) -> &'static str {
+    match desired {
+        Desired::Running => "running",
+        Desired::Stopped => "stopped",
+    }
+}
+
+fn env_text(env: &BTreeMap<EnvName, String>) -> Result<String, Error> {
+    let plain: BTreeMap<&str, &str> =
+        env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    serde_json::to_string(&plain).map_err(|e| Error::Other(e.to_string()))
+}
+
+fn env_from_text(text: &str) -> Option<BTreeMap<EnvName, String>> {
+    let plain: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
+    plain.into_iter().map(|(name, value)| Some((EnvName::parse(&name).ok()?, value))).collect()
+}
+
+fn idle_secs(idle: IdleAfter) -> i64 {
+    match idle {
+        IdleAfter::Never => -1,
+        IdleAfter::After(time) => i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+    }
+}
+
+fn idle_from_secs(secs: i64) -> IdleAfter {
+    u64::try_from(secs).map_or(IdleAfter::Never, |secs| IdleAfter::After(Duration::from_secs(secs)))
+}

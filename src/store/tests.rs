@@ -1,0 +1,671 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+
+use super::*;
+use crate::domain::*;
+use crate::limits::*;
+use crate::threads;
+
+/// A directory of its own for one test, gone with it.
+pub(super) struct Dir(pub PathBuf);
+
+impl Dir {
+    pub fn new() -> Dir {
+        let path = std::env::temp_dir().join(format!("muelle-store-{:016x}", getrandom::u64().unwrap()));
+        Dir(path)
+    }
+
+    pub fn store(&self) -> Store {
+        Store::open(&self.0).unwrap()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn now() -> SystemTime {
+    from_secs(1_800_000_000)
+}
+
+pub(super) fn new_user(email: &str) -> NewUser {
+    NewUser {
+        email: Email::parse(email).unwrap(),
+        name: UserName::parse("Ana Pérez").unwrap(),
+        password_hash: "hash".into(),
+    }
+}
+
+pub(super) fn ana(store: &Store) -> User {
+    store.create_user(new_user("ana@example.com"), Admit::Any, now()).unwrap()
+}
+
+fn new_project(owner: UserId, name: &str) -> NewProject {
+    NewProject {
+        owner,
+        name: ProjectName::parse(name).unwrap(),
+        source: Source::Image(ImageRef::parse("web:1").unwrap()),
+        template: Template::Flask,
+        settings: Settings::default(),
+        desired: Desired::Running,
+    }
+}
+
+fn adopting(owner: UserId, name: &str, container: &str) -> NewProject {
+    let source = Source::Container(ContainerName::parse(container).unwrap());
+    NewProject { source, ..new_project(owner, name) }
+}
+
+fn env(bytes: usize) -> BTreeMap<EnvName, String> {
+    BTreeMap::from([(EnvName::parse("BIG").unwrap(), "x".repeat(bytes))])
+}
+
+/// Runs `body` on `n` threads at once and returns what each came to.
+fn at_once<T: Send + 'static>(n: usize, body: impl Fn(usize) -> T + Send + Sync + 'static) -> Vec<T> {
+    let body = Arc::new(body);
+    let start = Arc::new(std::sync::Barrier::new(n));
+    let (send, receive) = bounded(n);
+    let threads: Vec<_> = (0..n)
+        .map(|i| {
+            let (body, start, send) = (Arc::clone(&body), Arc::clone(&start), send.clone());
+            let run = move || {
+                start.wait();
+                send.send(body(i)).unwrap();
+            };
+            threads::spawn("test", STACK_DEFAULT, run).unwrap()
+        })
+        .collect();
+    drop((send, threads));
+    receive.iter().collect()
+}
+
+/// Holds the store thread inside a job until the returned sender is used or dropped; returns once it is held.
+fn hold(store: &Store) -> Sender<()> {
+    let (release, released) = bounded::<()>(1);
+    let (held, is_held) = bounded(1);
+    let job = move |_: &Connection| {
+        held.send(()).unwrap();
+        released.recv_timeout(PATIENCE).ok();
+        Ok(())
+    };
+    store.post(job, Box::new(drop)).unwrap();
+    is_held.recv_timeout(PATIENCE).unwrap();
+    release
+}
+
+fn answer<T: Send + 'static>() -> (Done<T>, Receiver<Result<T, Error>>) {
+    let (send, receive) = bounded(1);
+    (Box::new(move |r| drop(send.send(r))), receive)
+}
+
+/// A job that stores a word, and then fails if it is told to.
+fn note(key: &'static str, fail: bool) -> impl FnOnce(&Connection) -> Result<(), Error> + Send {
+    move |db| {
+        db.execute("INSERT INTO meta VALUES (?1, 'x')", [key])?;
+        if fail { Err(Error::NotFound) } else { Ok(()) }
+    }
+}
+
+fn notes(store: &Store) -> Vec<String> {
+    let sql = "SELECT key FROM meta WHERE value = 'x' ORDER BY key";
+    rows(&store.reader().unwrap().db, sql, [], |row| Ok(row.get(0)?)).unwrap()
+}
+
+#[test]
+fn what_is_stored_comes_back_as_it_was() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let user = ana(&store);
+    let mut new = new_project(user.id, "Mi App");
+    new.settings = Settings {
+        port: Some(65535),
+        env: BTreeMap::from([(EnvName::parse("A").unwrap(), "ñ \"quoted\"\n".into())]),
+        memory_mb: Some(256),
+        cpus: Some(0.5),
+        idle_after: Some(IdleAfter::After(Duration::from_secs(1800))),
+    };
+    let first = store.create_project(new.clone(), now()).unwrap();
+    let second = store.create_project(adopting(user.id, "Base", "pg_1"), now()).unwrap();
+    assert_eq!((&first.settings, first.host.as_str()), (&new.settings, "mi-app"));
+    assert_eq!((first.created_at, first.requests, first.last_request), (now(), 0, None));
+    let never = Settings { idle_after: Some(IdleAfter::Never), ..Settings::default() };
+    let second = store.update_project(second.id, None, Some(never)).unwrap();
+    let instance = store.instance().to_owned();
+    assert_eq!(instance.len(), 8);
+    drop(store);
+
+    let store = dir.store();
+    let reader = store.reader().unwrap();
+    assert_eq!(reader.projects().unwrap(), [second, first], "newest first, also within a second");
+    assert_eq!(reader.users().unwrap(), std::slice::from_ref(&user));
+    assert_eq!(reader.user_by_email(&user.email).unwrap(), Some((user, "hash".into())));
+    assert_eq!(reader.user_by_email(&Email::parse("x@y").unwrap()).unwrap(), None);
+    assert_eq!(store.instance(), instance);
+}
+
+#[test]
+fn case_150_times_before_1970_and_after_2038_are_kept() {
+    for secs in [-1, 0, 1 << 31, 1 << 33, i64::MAX, i64::MIN + 1] {
+        assert_eq!(to_secs(from_secs(secs)), secs);
+    }
+}
+
+#[test]
+fn case_52_of_two_first_accounts_at_once_one_is_the_administrator() {
+    let dir = Dir::new();
+    let store = Arc::new(dir.store());
+    let both = Arc::clone(&store);
+    let users =
+        at_once(8, move |i| both.create_user(new_user(&format!("u{i}@x.org")), Admit::Any, now()).unwrap());
+    assert_eq!(users.iter().filter(|u| u.admin).count(), 1);
+}
+
+#[test]
+fn case_52_the_bootstrap_admits_only_the_first() {
+    let dir = Dir::new();
+    let store = Arc::new(dir.store());
+    let both = Arc::clone(&store);
+    let results =
+        at_once(8, move |i| both.create_user(new_user(&format!("u{i}@x.org")), Admit::First, now()));
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
+    assert!(results.iter().filter_map(|r| r.as_ref().err()).all(|e| *e == Error::NotFirst));
+    assert_eq!(store.reader().unwrap().users().unwrap().len(), 1);
+}
+
+#[test]
+fn an_email_is_taken_whatever_its_case_and_labels_are_numbered() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let hosts: Vec<_> = ["ana@a.org", "Ana@b.org", "ána@c.org"]
+        .map(|e| store.create_user(new_user(e), Admit::Any, now()).unwrap().host.as_str().to_owned())
+        .into();
+    assert_eq!(hosts, ["ana", "ana-2", "ana-3"]);
+    let again = store.create_user(new_user("ANA@A.org"), Admit::Any, now());
+    assert_eq!(again.unwrap_err(), Error::Taken(What::Email));
+    store
+        .call(|db| {
+            let sql = "INSERT INTO users VALUES ('user-00000001', 'ANA@a.org', 'x', 'x', 'x', 0, 0)";
+            assert_eq!(Error::from(db.execute(sql, []).unwrap_err()), Error::Taken(What::Email));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn case_62_names_are_unique_for_an_owner_and_labels_are_numbered() {
+    let dir = Dir::new();
+    let store = Arc::new(dir.store());
+    let ana = ana(&store);
+    let bea = store.create_user(new_user("bea@x.org"), Admit::Any, now()).unwrap();
+    let both = Arc::clone(&store);
+    let results = at_once(2, move |_| both.create_project(new_project(ana.id, "Mi App"), now()));
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
+    assert!(results.contains(&Err(Error::Taken(What::ProjectName))));
+
+    let same_label = store.create_project(new_project(ana.id, "mi  app"), now()).unwrap();
+    assert_eq!(same_label.host.as_str(), "mi-app-2");
+    assert_eq!(store.create_project(new_project(bea.id, "Mi App"), now()).unwrap().host.as_str(), "mi-app");
+    for name in ["api", "WWW", "🚀"] {
+        let refused = store.create_project(new_project(ana.id, name), now()).unwrap_err();
+        assert!(matches!(&refused, Error::Invalid(i) if i.0.starts_with("Name ")), "{refused}");
+    }
+    let refused = store.create_user(new_user("www@x.org"), Admit::Any, now()).unwrap_err();
+    assert!(matches!(&refused, Error::Invalid(i) if i.0.starts_with("Email ")), "{refused}");
+}
+
+#[test]
+fn a_rename_keeps_the_label_and_meets_the_other_names() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let user = ana(&store);
+    let project = store.create_project(new_project(user.id, "One"), now()).unwrap();
+    store.create_project(new_project(user.id, "Two"), now()).unwrap();
+    let name = |n| Some(ProjectName::parse(n).unwrap());
+    let renamed = store.update_project(project.id, name("Uno"), None).unwrap();
+    assert_eq!((renamed.name.as_str(), renamed.host.as_str()), ("Uno", "one"));
+    let settings = Settings { port: Some(1), ..Settings::default() };
+    let refused = store.update_project(project.id, name("Two"), Some(settings)).unwrap_err();
+    assert_eq!(refused, Error::Taken(What::ProjectName));
+    assert_eq!(store.reader().unwrap().projects().unwrap()[1].settings.port, None, "neither or both");
+    assert_eq!(store.update_project(ProjectId(1), name("X"), None).unwrap_err(), Error::NotFound);
+    assert_eq!(store.update_project(ProjectId(1), None, None).unwrap_err(), Error::NotFound);
+}
+
+#[test]
+fn a_container_is_adopted_once_until_its_project_is_being_deleted() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let user = ana(&store);
+    let project = store.create_project(adopting(user.id, "One", "pg_1"), now()).unwrap();
+    let again = store.create_project(adopting(user.id, "Two", "pg_1"), now()).unwrap_err();
+    assert_eq!(again, Error::Taken(What::Container));
+
+    let (done, marked) = answer();
+    store.try_mark_deleting(project.id, done).unwrap();
+    assert_eq!(marked.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    let heir = store.create_project(adopting(user.id, "One", "pg_1"), now()).unwrap();
+    assert_eq!(heir.host, project.host, "name, label and container are free again");
+    assert_eq!(store.update_project(project.id, None, None).unwrap_err(), Error::NotFound);
+
+    assert_eq!(store.delete_user(user.id).unwrap_err(), Error::HasProjects(2));
+    for id in [project.id, heir.id, ProjectId(1)] {
+        let (done, forgotten) = answer();
+        store.try_forget(id, done).unwrap();
+        assert_eq!(forgotten.recv_timeout(PATIENCE).unwrap(), Ok(()), "{id}");
+    }
+    assert_eq!(store.reader().unwrap().projects().unwrap(), []);
+    assert_eq!(store.delete_user(user.id), Ok(()));
+    assert_eq!(store.delete_user(user.id), Err(Error::NotFound));
+    assert_eq!(store.create_project(new_project(user.id, "X"), now()).unwrap_err(), Error::NotFound);
+}
+
+#[test]
+fn what_the_owner_asks_for_ends_the_sleep() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let project = store.create_project(new_project(ana(&store).id, "One"), now()).unwrap();
+    let set = |asleep: Option<bool>, desired| {
+        let (done, result) = answer();
+        match asleep {
+            Some(asleep) => store.try_set_asleep(project.id, asleep, done).unwrap(),
+            None => store.try_set_desired(project.id, desired, done).unwrap(),
+        }
+        result.recv_timeout(PATIENCE).unwrap().unwrap();
+        let project = store.reader().unwrap().projects().unwrap().remove(0);
+        (project.desired, project.asleep)
+    };
+    assert_eq!(set(Some(true), Desired::Running), (Desired::Running, true));
+    assert_eq!(set(None, Desired::Stopped), (Desired::Stopped, false));
+    let (done, result) = answer();
+    store.try_set_desired(ProjectId(1), Desired::Running, done).unwrap();
+    assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Err(Error::NotFound));
+}
+
+#[test]
+fn case_105_counters_add_up_and_those_of_lost_projects_are_dropped() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let project = store.create_project(new_project(ana(&store).id, "One"), now()).unwrap();
+    let later = now() + Duration::from_secs(5);
+    for (requests, last_request) in [(3, later), (4, now())] {
+        let (done, result) = answer();
+        let count = |project| Count { project, requests, last_request };
+        store.try_add_counts(vec![count(project.id), count(ProjectId(1))], done).unwrap();
+        assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    }
+    let counted = store.reader().unwrap().projects().unwrap().remove(0);
+    assert_eq!((counted.requests, counted.last_request), (7, Some(later)));
+}
+
+#[test]
+fn case_157_the_last_place_of_an_owner_is_given_once() {
+    let dir = Dir::new();
+    let store = Arc::new(dir.store());
+    let user = ana(&store);
+    for i in 1..PROJECTS_PER_USER {
+        store.create_project(new_project(user.id, &format!("App {i}")), now()).unwrap();
+    }
+    let both = Arc::clone(&store);
+    let results = at_once(2, move |i| both.create_project(new_project(user.id, &format!("Last {i}")), now()));
+    assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
+    assert!(results.contains(&Err(Error::TooMany(PROJECTS_PER_USER))));
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn a_refresh_moves_the_session_on_and_the_token_before_works_for_a_minute() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let session = store.create_session(ana(&store).id, DAY, now()).unwrap().session;
+    assert_eq!((session.generation, session.expires_at), (0, now() + DAY));
+    let at = |s| now() + Duration::from_secs(s);
+    let rotate = |generation, secs| store.rotate_session(session.id, generation, DAY, at(secs));
+
+    let next = rotate(0, 10).unwrap();
+    assert_eq!((next.generation, next.rotated_at, next.expires_at), (1, at(10), at(10) + DAY));
+    assert_eq!(rotate(0, 70).unwrap(), next, "the other tab, within 60 s: nothing moves");
+    assert_eq!(rotate(0, 71).unwrap_err(), Error::NotFound);
+    assert_eq!(rotate(2, 11).unwrap_err(), Error::NotFound);
+    assert_eq!(rotate(1, 20).unwrap().generation, 2);
+    assert_eq!(rotate(0, 21).unwrap_err(), Error::NotFound);
+    assert_eq!(rotate(2, 20 + 86_400).unwrap_err(), Error::NotFound, "it is over");
+    assert_eq!(store.rotate_session(SessionId(1), 0, DAY, now()).unwrap_err(), Error::NotFound);
+}
+
+#[test]
+fn two_tabs_that_refresh_at_once_both_succeed() {
+    let dir = Dir::new();
+    let store = Arc::new(dir.store());
+    let session = store.create_session(ana(&store).id, DAY, now()).unwrap().session;
+    let results = at_once(2, move |_| store.rotate_session(session.id, 0, DAY, now()).unwrap().generation);
+    assert_eq!(results, [1, 1]);
+}
+
+#[test]
+fn case_44_a_password_change_a_logout_and_a_deletion_end_the_sessions() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let user = ana(&store);
+    let sessions = || store.reader().unwrap().sessions().unwrap();
+    let open = || store.create_session(user.id, DAY, now()).unwrap().session;
+    let (first, second) = (open(), open());
+    assert_eq!(store.revoke_session(first.id), Ok(()));
+    assert_eq!(store.revoke_session(first.id), Ok(()), "twice is fine");
+    assert_eq!(sessions(), [second]);
+    assert_eq!(store.set_password(user.id, "other".into()), Ok(()));
+    assert_eq!(sessions(), []);
+    assert_eq!(store.reader().unwrap().user_by_email(&user.email).unwrap().unwrap().1, "other");
+    let third = open();
+    assert_eq!(store.logout_user(user.id), Ok(vec![third.id]));
+    open();
+    assert_eq!(store.delete_user(user.id), Ok(()));
+    assert_eq!(sessions(), []);
+    assert_eq!(store.set_password(user.id, "x".into()), Err(Error::NotFound));
+    assert_eq!(store.create_session(user.id, DAY, now()).unwrap_err(), Error::NotFound);
+}
+
+#[test]
+fn sessions_are_bounded_and_purged() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let user = ana(&store);
+    let first = store.create_session(user.id, DAY, now()).unwrap().session;
+    for _ in 1..SESSIONS_PER_USER {
+        let opened = store.create_session(user.id, DAY, now() + DAY).unwrap();
+        assert_eq!(opened.revoked, []);
+    }
+    // The clock was set back meanwhile: the new session is not the one that goes.
+    let before = now() - DAY;
+    assert_eq!(store.create_session(user.id, DAY, before).unwrap().revoked, [first.id]);
+    assert_eq!(store.purge_sessions(now()).unwrap().len(), 1);
+    assert_eq!(store.purge_sessions(now() + 2 * DAY).unwrap().len(), SESSIONS_PER_USER as usize - 1);
+}
+
+#[test]
+fn a_failing_or_panicking_job_undoes_only_itself() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let release = hold(&store);
+    let results = [("a", false), ("b", true), ("c", false)].map(|(key, fail)| {
+        let (done, result) = answer();
+        store.post(note(key, fail), done).unwrap();
+        result
+    });
+    let (done, panicked) = answer::<()>();
+    store.post(|_| panic!("a defect"), done).unwrap();
+    let (done, after) = answer();
+    store.post(note("d", false), done).unwrap();
+    store.post(note("e", false), Box::new(|_| panic!("a callback's defect"))).unwrap();
+    drop(release);
+    let results = results.map(|r| r.recv_timeout(PATIENCE).unwrap());
+    assert_eq!(results, [Ok(()), Err(Error::NotFound), Ok(())]);
+    assert!(panicked.recv_timeout(PATIENCE).is_err(), "its callback is dropped uncalled");
+    assert_eq!(after.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    assert_eq!(store.ping(), Ok(()));
+    assert_eq!(notes(&store), ["a", "c", "d", "e"]);
+}
+
+#[test]
+fn nobody_is_told_of_success_when_the_commit_fails() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let release = hold(&store);
+    let (done, innocent) = answer();
+    store.post(note("a", false), done).unwrap();
+    let (done, culprit) = answer();
+    let violation = |db: &Connection| {
+        db.execute_batch(
+            "PRAGMA defer_foreign_keys = ON; INSERT INTO counters VALUES ('proj-00000001', 1, 1)",
+        )?;
+        Ok(())
+    };
+    store.post(violation, done).unwrap();
+    drop(release);
+    for result in [innocent, culprit] {
+        assert!(matches!(result.recv_timeout(PATIENCE).unwrap(), Err(Error::Other(_))));
+    }
+    assert_eq!(store.call(note("b", false)), Ok(()));
+    assert_eq!(notes(&store), ["b"]);
+}
+
+#[test]
+fn a_full_queue_is_told_at_once_and_what_was_accepted_is_done() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let release = hold(&store);
+    let (send, results) = bounded(STORE_QUEUE + 1);
+    let mut accepted = 0;
+    let full = loop {
+        let send = send.clone();
+        let done: Done<()> = Box::new(move |r| drop(send.send(r)));
+        match store.try_forget(ProjectId(1), done) {
+            Ok(()) => accepted += 1,
+            Err(full) => break full,
+        }
+    };
+    assert_eq!((full, accepted), (Full, STORE_QUEUE));
+    drop((release, send));
+    drop(store);
+    assert_eq!(results.iter().flatten().count(), STORE_QUEUE, "a shutdown drains the queue");
+}
+
+#[test]
+fn case_103_a_hundred_threads_write_and_none_meets_a_busy_file() {
+    let dir = Dir::new();
+    let store = Arc::new(dir.store());
+    let user = ana(&store);
+    let writer = Arc::clone(&store);
+    let results = at_once(100, move |i| {
+        (0..5)
+            .map(|n| {
+                let began = Instant::now();
+                writer.create_session(user.id, DAY, now()).unwrap();
+                writer.create_user(new_user(&format!("u{i}-{n}@x.org")), Admit::Any, now()).unwrap();
+                began.elapsed() / 2
+            })
+            .collect::<Vec<_>>()
+    });
+    let mut waits: Vec<_> = results.into_iter().flatten().collect();
+    waits.sort();
+    println!("p50 {:?}, p99 {:?}", waits[waits.len() / 2], waits[waits.len() * 99 / 100]);
+    assert_eq!(store.reader().unwrap().users().unwrap().len(), 501);
+}
+
+#[test]
+fn case_97_what_was_acknowledged_is_in_the_files_already() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let copy = Dir::new();
+    drop(copy.store());
+    let users: Vec<_> = (0..20)
+        .map(|i| store.create_user(new_user(&format!("u{i}@x.org")), Admit::Any, now()).unwrap())
+        .collect();
+    // What a killed process leaves behind: the file and its journal, without a checkpoint.
+    for name in ["muelle.db", "muelle.db-wal"] {
+        fs::copy(dir.0.join(name), copy.0.join(name)).unwrap();
+    }
+    assert_eq!(copy.store().reader().unwrap().users().unwrap(), users);
+}
+
+#[test]
+fn case_99_a_full_disk_is_told_leaves_no_half_and_is_survived() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let user = ana(&store);
+    let pages = move |limit: u32| {
+        move |db: &Connection| {
+            let now: u32 = db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            db.query_row(&format!("PRAGMA max_page_count = {}", now + limit), [], |_| Ok(()))?;
+            Ok(())
+        }
+    };
+    store.call(pages(40)).unwrap();
+    let big = |i: usize| NewProject {
+        settings: Settings { env: env(30_000), ..Settings::default() },
+        ..new_project(user.id, &format!("App {i}"))
+    };
+    let mut stored = Vec::new();
+    let refused = loop {
+        match store.create_project(big(stored.len()), now()) {
+            Ok(project) => stored.insert(0, project),
+            Err(error) => break error,
+        }
+        assert!(stored.len() < 100, "the disk never fills");
+    };
+    assert_eq!(refused, Error::DiskFull);
+
+    // In a batch: whoever is told of success is in the file, whoever is not is not.
+    let release = hold(&store);
+    let results = [(0, "a"), (30_000, "b"), (0, "c")].map(|(bytes, key)| {
+        let (done, result) = answer();
+        let write = move |db: &Connection| {
+            db.execute("INSERT INTO meta VALUES (?1 || hex(zeroblob(?2)), 'x')", (key, bytes))?;
+            Ok(())
+        };
+        store.post(write, done).unwrap();
+        (key, result)
+    });
+    drop(release);
+    let told: Vec<_> = results
+        .iter()
+        .filter(|(_, result)| match result.recv_timeout(PATIENCE).unwrap() {
+            Ok(()) => true,
+            Err(error) => {
+                assert_eq!(error, Error::DiskFull);
+                false
+            }
+        })
+        .map(|(key, _)| *key)
+        .collect();
+    assert!(!told.contains(&"b"));
+    assert_eq!(notes(&store), told);
+
+    assert_eq!(store.reader().unwrap().projects().unwrap(), stored, "reads work");
+    store.call(pages(10_000)).unwrap();
+    stored.insert(0, store.create_project(big(99), now()).unwrap());
+    assert_eq!(store.reader().unwrap().projects().unwrap(), stored);
+    let check: String =
+        store.call(|db| Ok(db.query_row("PRAGMA integrity_check", [], |r| r.get(0))?)).unwrap();
+    assert_eq!(check, "ok");
+}
+
+/// A file system of 1 MiB, as root.
+struct Small(Dir);
+
+impl Small {
+    fn mount() -> Option<Small> {
+        let dir = Dir::new();
+        fs::create_dir(&dir.0).unwrap();
+        fs::set_permissions(&dir.0, fs::Permissions::from_mode(0o700)).unwrap();
+        let done = run("mount", &["-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", dir.0.to_str().unwrap()]);
+        done.then_some(Small(dir))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        run("umount", &[self.0.0.to_str().unwrap()]);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test may start programs")]
+fn run(program: &str, args: &[&str]) -> bool {
+    std::process::Command::new(program).args(args).output().is_ok_and(|o| o.status.success())
+}
+
+#[test]
+fn case_90_a_database_on_a_full_tmpfs_refuses_writes_until_space_returns() {
+    let Some(small) = Small::mount() else {
+        println!("skipped: mounting needs root");
+        return;
+    };
+    let dir = &small.0;
+    let store = dir.store();
+    let user = ana(&store);
+    let filler = dir.0.join("filler");
+    let full = fs::write(&filler, vec![1; 2_000_000]).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+
+    let mut stored = Vec::new();
+    let refused = loop {
+        let mut new = new_project(user.id, &format!("App {}", stored.len()));
+        new.settings.env = env(1000);
+        match store.create_project(new, now()) {
+            Ok(project) => stored.insert(0, project),
+            Err(error) => break error,
+        }
+        assert!(stored.len() < 199, "the disk never fills");
+    };
+    assert_eq!(refused, Error::DiskFull);
+    assert_eq!(store.reader().unwrap().projects().unwrap(), stored, "reads work");
+    assert_eq!(store.revoke_session(SessionId(1)), Ok(()), "what writes nothing is no failure");
+
+    fs::remove_file(&filler).unwrap();
+    stored.insert(0, store.create_project(new_project(user.id, "Last"), now()).unwrap());
+    drop(store);
+    assert_eq!(dir.store().reader().unwrap().projects().unwrap(), stored);
+}
+
+#[test]
+fn case_104_the_journal_is_cut_when_a_long_reader_has_gone() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let reader = store.reader().unwrap();
+    reader.db.execute_batch("BEGIN; SELECT count(*) FROM users;").unwrap();
+    let blob = i64::try_from(WAL_MAX_BYTES).unwrap() + 1_000_000;
+    store
+        .call(move |db| {
+            db.execute_batch("CREATE TABLE scratch (b BLOB)")?;
+            db.execute("INSERT INTO scratch VALUES (randomblob(?1))", [blob])?;
+            Ok(())
+        })
+        .unwrap();
+    let journal = dir.0.join("muelle.db-wal");
+    let size = || fs::metadata(&journal).unwrap().len();
+    assert!(size() > WAL_MAX_BYTES);
+    reader.db.execute_batch("COMMIT").unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while size() > WAL_MAX_BYTES {
+        assert!(Instant::now() < deadline, "the journal still has {} bytes", size());
+        store.ping().unwrap();
+    }
+}
+
+#[test]
+fn a_change_by_another_process_is_told() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let command_line = dir.store();
+    let before = ana(&command_line);
+    let (send, told) = bounded(8);
+    store.on_foreign_change(Box::new(move || _ = send.try_send(())));
+    told.recv_timeout(PATIENCE).expect("a change made before anybody listened is told");
+    command_line.logout_user(before.id).unwrap();
+    command_line.set_password(before.id, "other".into()).unwrap();
+    told.recv_timeout(PATIENCE).expect("a change is told");
+}
+
+#[test]
+fn case_37_sql_in_every_text_is_only_text() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let evil = "a'); DROP TABLE users;--";
+    let mut new = new_user("o'x;--@x.org");
+    new.name = UserName::parse(evil).unwrap();
+    let user = store.create_user(new, Admit::Any, now()).unwrap();
+    let mut new = new_project(user.id, evil);
+    new.settings.env = BTreeMap::from([(EnvName::parse("A").unwrap(), evil.into())]);
+    let project = store.create_project(new, now()).unwrap();
+    assert_eq!(project.name.as_str(), evil);
+    assert_eq!(store.reader().unwrap().user_by_email(&user.email).unwrap().unwrap().0, user);
+    assert_eq!(store.reader().unwrap().projects().unwrap(), [project]);
+}
