@@ -49,6 +49,40 @@ const _: () =
 
 // ---- auth ----
 
+/// Shortest and longest password in bytes: hashing is bounded, and 128 bytes hold any passphrase (OWASP asks for 64 at least).
+pub const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 8..=128;
+/// Memory of one password hash in KiB (OWASP's first recommendation for argon2id: 19 MiB, two passes, one lane).
+pub const ARGON2_MEMORY_KIB: u32 = 19 * 1024;
+/// Passes over that memory.
+pub const ARGON2_PASSES: u32 = 2;
+/// Most memory in KiB that a stored hash may ask for: room to raise the cost, none to exhaust the host.
+pub const ARGON2_MEMORY_KIB_MAX: u32 = 64 * 1024;
+/// Most passes, and most lanes, that a stored hash may ask for.
+pub const ARGON2_PASSES_MAX: u32 = 8;
+/// Longest token looked at, in bytes; ours have about 310.
+pub const TOKEN_BYTES_MAX: usize = 512;
+/// How long a token works beyond its end: clocks differ, and the library's own default is 15 minutes.
+pub const TOKEN_TOLERANCE: Duration = Duration::from_secs(5);
+/// Life of a refresh token (contract, section 3).
+pub const REFRESH_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+/// Longest life of any token: `auth.token_days` at its most. One that claims more was not made by us.
+pub const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(365 * 86_400);
+/// Before this (2024-01-01, in seconds since 1970) the clock is wrong, and a token would end at once when it is set right.
+pub const CLOCK_EARLIEST: u64 = 1_704_067_200;
+/// For how long a failed login counts.
+pub const LOGIN_WINDOW: Duration = Duration::from_secs(15 * 60);
+/// Failures within that time after which an address is refused and an account slowed down.
+pub const LOGIN_FAILURES: usize = 5;
+/// First delay of an account under attack; it doubles with each further failure.
+pub const LOGIN_DELAY: Duration = Duration::from_secs(1);
+/// Longest such delay: the rule allows 60 s, but clients give up at 30 s, and the owner must get in.
+pub const LOGIN_DELAY_MAX: Duration = Duration::from_secs(16);
+/// Addresses, and accounts, with failures that are remembered; the longest quiet one is forgotten first.
+pub const LOGIN_TABLE: usize = 4096;
+
+const _: () = assert!(ARGON2_MEMORY_KIB <= ARGON2_MEMORY_KIB_MAX && ARGON2_PASSES <= ARGON2_PASSES_MAX);
+const _: () = assert!(REFRESH_LIFETIME.as_secs() <= TOKEN_LIFETIME_MAX.as_secs());
+
 // ---- runtime ----
 
 // ---- api ----
