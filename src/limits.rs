@@ -83,6 +83,15 @@ pub const LOGIN_TABLE: usize = 4096;
 const _: () = assert!(ARGON2_MEMORY_KIB <= ARGON2_MEMORY_KIB_MAX && ARGON2_PASSES <= ARGON2_PASSES_MAX);
 const _: () = assert!(REFRESH_LIFETIME.as_secs() <= TOKEN_LIFETIME_MAX.as_secs());
 
+// ---- config ----
+
+/// Longest configuration file in bytes: a thousand times what anybody writes.
+pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+/// Entries of one list in the configuration.
+pub const CONFIG_LIST_MAX: usize = 64;
+/// Memory in MiB of a project whose owner did not choose.
+pub const PROJECT_MEMORY_MB: u32 = 512;
+
 // ---- runtime ----
 
 // ---- api ----
