@@ -18,6 +18,50 @@ pub const JOIN_MAX: Duration = Duration::from_secs(10);
 
 // ---- docker and host ----
 
+/// Longest wait for the engine to take a connection; a hung engine's backlog fills up and `connect` would block for ever.
+pub const DOCKER_CONNECT_MAX: Duration = Duration::from_secs(2);
+/// Total time of a ping or of an event stream's first bytes: a living engine answers in a millisecond.
+pub const DOCKER_PING_MAX: Duration = Duration::from_secs(3);
+/// Total time of a list: it is the heartbeat, and 200 containers take 35 ms.
+pub const DOCKER_LIST_MAX: Duration = Duration::from_secs(3);
+/// Total time of any other call: a start takes 0.2 to 1.5 s, a create 9 ms; a drip ends here too.
+pub const DOCKER_CALL_MAX: Duration = Duration::from_secs(10);
+/// Longest grace of a stop, in seconds, after which the engine kills.
+pub const DOCKER_STOP_GRACE_MAX_S: u32 = 10;
+/// What a stop may take beyond its grace: kill, unmount and network teardown on a loaded machine.
+pub const DOCKER_STOP_MARGIN: Duration = Duration::from_secs(30);
+/// Read and write buffer of an engine connection, in bytes; the client's default of 128 KiB each costs 57 MB at 100 streams.
+pub const DOCKER_BUFFER_BYTES: usize = 16 * 1024;
+/// Longest head of an engine's answer, in bytes: a real one has 300.
+pub const DOCKER_HEAD_BYTES_MAX: usize = 8 * 1024;
+const _: () =
+    assert!(DOCKER_HEAD_BYTES_MAX < DOCKER_BUFFER_BYTES, "a full buffer would look like a closed connection");
+/// Idle connections kept to the engine: as many as there are operations at once.
+pub const DOCKER_IDLE_MAX: usize = 16;
+/// How long an idle connection is kept: longer than the slow poll of 15 s, so that the poller does not reconnect.
+pub const DOCKER_IDLE_AGE_MAX: Duration = Duration::from_secs(60);
+/// Longest list of containers, in bytes: 200 containers with long labels are under 1 MB.
+pub const DOCKER_LIST_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Longest answer of any other call, in bytes: an inspect has about 6 KB plus environment and labels.
+pub const DOCKER_ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+/// How much of a refusal is read, in bytes; of that a sentence is kept.
+pub const DOCKER_REFUSAL_BYTES_MAX: u64 = 64 * 1024;
+/// Longest message of the engine that is passed on, in characters: it ends up in front of people.
+pub const DOCKER_MESSAGE_CHARS_MAX: usize = 400;
+/// Longest line of the event stream, in bytes: an event carries all labels of its container.
+pub const DOCKER_EVENT_LINE_BYTES_MAX: u64 = 256 * 1024;
+/// Most log lines asked for at once.
+pub const DOCKER_LOG_LINES_MAX: u32 = 1000;
+/// How much of a log answer is read, in bytes: the engine splits lines at 16 KiB, so this is more than the most lines.
+pub const DOCKER_LOG_READ_BYTES_MAX: u64 = 17 * 1024 * 1024;
+const _: () = assert!(DOCKER_LOG_READ_BYTES_MAX > DOCKER_LOG_LINES_MAX as u64 * (16 * 1024 + 8));
+/// How much of the end of a log is kept, in bytes.
+pub const DOCKER_LOG_KEEP_BYTES: usize = 256 * 1024;
+/// Rounds of look-and-create for our network: one is enough unless several threads race.
+pub const DOCKER_NETWORK_TRIES: u32 = 8;
+/// Longest cgroup file, in bytes: `memory.stat`, the longest, has under 2 KiB; it is read onto the stack.
+pub const CGROUP_FILE_BYTES_MAX: usize = 16 * 1024;
+
 // ---- store ----
 
 /// Writes that may wait for the store thread: at 1,000 commits a second this is about one second of work.
