@@ -1,0 +1,84 @@
+//! An image that runs what a test says in the variable `RUN`: busybox and nothing else, made through the engine's import.
+//!
+//! There is no registry, and the client under test neither imports nor removes images: this speaks HTTP/1.0 by hand. Shared by the
+//! unit tests of `docker` and by the integration tests.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Where the engine of the tests is; `MUELLE_TEST_SOCKET` names another one. Tests fail without an engine.
+pub fn socket() -> PathBuf {
+    std::env::var_os("MUELLE_TEST_SOCKET").map_or_else(|| "/var/run/docker.sock".into(), PathBuf::from)
+}
+
+/// An image that is removed with this.
+#[derive(Debug)]
+pub struct TestImage(pub String);
+
+impl TestImage {
+    /// Imports it, with `changes` in the words of a Dockerfile; they come after the common ones.
+    pub fn new(changes: &[&str]) -> TestImage {
+        let reference = unique("muelle-test") + ":1";
+        let (repository, tag) = reference.split_once(':').unwrap();
+        let common =
+            [r#"CMD ["/bin/busybox","sh","-c","eval \"$RUN\""]"#, "LABEL muelle.test=1", "ENV PATH=/bin"];
+        let changes: Vec<String> = common.iter().chain(changes).map(|change| encoded(change)).collect();
+        let path = format!(
+            "/v1.41/images/create?fromSrc=-&repo={repository}&tag={tag}&changes={}",
+            changes.join("&changes=")
+        );
+        let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
+        let (status, answer) = raw("POST", &path, "application/x-tar", &tar("bin/busybox", &busybox));
+        assert!(status == 200 && !answer.contains("\"error\""), "{status} {answer}");
+        TestImage(reference)
+    }
+}
+
+impl Drop for TestImage {
+    fn drop(&mut self) {
+        raw("DELETE", &format!("/v1.41/images/{}?force=1", self.0), "", b"");
+    }
+}
+
+/// A name that no other test and no other run has.
+pub fn unique(prefix: &str) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    format!("{prefix}-{}-{nanos}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// One request to the engine, without the client under test.
+pub fn raw(method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, String) {
+    let mut engine = UnixStream::connect(socket()).expect("a container engine is needed for this test");
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    engine.write_all(head.as_bytes()).unwrap();
+    engine.write_all(body).unwrap();
+    let mut answer = String::new();
+    engine.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, answer)
+}
+
+fn encoded(text: &str) -> String {
+    text.bytes().map(|b| format!("%{b:02X}")).collect::<Vec<_>>().concat()
+}
+
+/// A ustar archive of one executable file (POSIX.1-1988).
+fn tar(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut head = [0_u8; 512];
+    head[..name.len()].copy_from_slice(name.as_bytes());
+    head[100..108].copy_from_slice(b"0000755\0");
+    head[124..136].copy_from_slice(format!("{:011o}\0", content.len()).as_bytes());
+    head[148..156].fill(b' ');
+    head[156] = b'0';
+    head[257..265].copy_from_slice(b"ustar\x0000");
+    let sum: u32 = head.iter().map(|b| u32::from(*b)).sum();
+    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let padding = vec![0; content.len().next_multiple_of(512) - content.len() + 1024];
+    [&head[..], content, &padding].concat()
+}
