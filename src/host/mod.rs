@@ -1,1 +1,97 @@
-//! host
+//! The host itself: cgroup files, its CPUs, its addresses.
+//!
+//! Knows the kernel's files, not the engine: it is told a pid and an id. Every read is small and bounded and does not wait for
+//! anybody. Runs on the caller's thread (`docker-poll`).
+
+mod cgroup;
+
+use std::net::{IpAddr, UdpSocket};
+use std::path::PathBuf;
+
+pub use cgroup::{Cgroup, Usage};
+
+/// Why a container's cgroup cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The process or its cgroup is not there any more: the container ended or was started anew.
+    #[error("the cgroup is gone")]
+    Gone,
+    /// The files cannot be read or found on this host, now or later: ask the engine instead.
+    #[error("the cgroup cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Where the kernel's file systems are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// `/proc`.
+    pub proc: PathBuf,
+    /// `/sys`.
+    pub sys: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Roots {
+        Roots { proc: "/proc".into(), sys: "/sys".into() }
+    }
+}
+
+/// The CPUs of the host that are on, at least 1. Our own affinity and quota do not matter: they do not bind containers.
+#[must_use]
+pub fn online_cpus() -> u32 {
+    let listed =
+        std::fs::read_to_string("/sys/devices/system/cpu/online").ok().and_then(|list| count_cpus(&list));
+    listed.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX))
+    })
+}
+
+/// The kernel's list format: `0-3,5`.
+fn count_cpus(text: &str) -> Option<u32> {
+    text.trim()
+        .split(',')
+        .map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            last.parse::<u32>().ok()?.checked_sub(first.parse().ok()?)?.checked_add(1)
+        })
+        .sum()
+}
+
+/// Whether an interface of this host has the address. Opens a UDP socket for a moment; sends nothing.
+#[must_use]
+pub fn is_local_address(address: IpAddr) -> bool {
+    // The kernel lets a UDP socket have these, but no interface does.
+    let nobodys = address.is_unspecified() || address.is_multicast() || address == IpAddr::from([255; 4]);
+    !nobodys && UdpSocket::bind((address, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_counted_from_the_kernels_list() {
+        for (list, count) in [("0\n", Some(1)), ("0-3\n", Some(4)), ("0-1,4,6-7\n", Some(5))] {
+            assert_eq!(count_cpus(list), count);
+        }
+        for bad in ["", "x", "3-1", "0-", "0-4294967295"] {
+            assert_eq!(count_cpus(bad), None, "{bad}");
+        }
+        assert!(online_cpus() >= 1);
+    }
+
+    #[test]
+    fn an_address_is_local_if_an_interface_has_it() {
+        for (address, local) in [
+            ("127.0.0.1", true),
+            ("::1", true),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+            ("0.0.0.0", false),
+            ("255.255.255.255", false),
+            ("224.0.0.1", false),
+        ] {
+            assert_eq!(is_local_address(address.parse().unwrap()), local, "{address}");
+        }
+    }
+}

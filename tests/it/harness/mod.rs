@@ -1,5 +1,5 @@
 //! What the integration tests share.
 
-#![allow(clippy::unwrap_used, reason = "a helper that fails, fails its test")]
+#![allow(clippy::unwrap_used, reason = "what fails here fails its test")]
 
 pub mod image;
