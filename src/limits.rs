@@ -16,6 +16,60 @@ pub const JOIN_MAX: Duration = Duration::from_secs(10);
 
 // ---- http ----
 
+/// Longest request line: twice what the longest sane URL needs, the de facto limit of other servers.
+pub const HTTP_REQUEST_LINE_MAX: usize = 8 * 1024;
+/// Whole request head: room for a few fat cookies and a token, small enough to hold for every connection.
+pub const HTTP_HEAD_MAX: usize = 16 * 1024;
+/// Header lines of one request: browsers behind two proxies send about 30.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Name in a Host header: a DNS name has at most 253 characters.
+pub const HTTP_HOST_MAX: usize = 255;
+/// Extension of one chunk, read over and ignored: signed uploads use about 90 bytes.
+pub const HTTP_CHUNK_EXTENSION_MAX: usize = 256;
+/// All trailers of one body, read over and dropped: nobody we know sends more than a checksum.
+pub const HTTP_TRAILERS_MAX: usize = 8 * 1024;
+/// Bytes asked from a socket at once: what a connection can buffer is the head plus one such step.
+pub const HTTP_READ_STEP: usize = 4 * 1024;
+/// Connections the kernel queues before `accept`: a whole browser fleet returning in one moment.
+pub const HTTP_BACKLOG: i32 = 1024;
+/// From the first byte of a head to its end, in total: a byte a second does not extend it.
+pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Silence between two requests of a connection: longer than a dashboard's pause between clicks.
+pub const HTTP_KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
+/// Silence inside a body: a phone that changes cells is back by then.
+pub const HTTP_BODY_IDLE: Duration = Duration::from_secs(30);
+/// A whole body: 1 MiB in 120 s is a modem.
+pub const HTTP_BODY_TOTAL: Duration = Duration::from_secs(120);
+/// How long the peer may take to make room for [`HTTP_WRITE_FLOOR`] bytes.
+pub const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes that must have moved per write deadline: a large answer may take long, a reader that drips may not.
+pub const HTTP_WRITE_FLOOR: usize = 64 * 1024;
+/// Bytes thrown away after an answer, so that a reset does not destroy it on its way (RFC 9112 §9.6).
+pub const HTTP_DISCARD_MAX: usize = 64 * 1024;
+/// How long they are waited for: a client that reads our answer hangs up well before.
+pub const HTTP_DISCARD_DEADLINE: Duration = Duration::from_secs(1);
+/// Pause after a failed `accept`: without descriptors it would fail a million times a second.
+pub const HTTP_ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
+/// Unacknowledged bytes or unanswered probes for so long mean that the peer is gone.
+pub const HTTP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence before the kernel probes the peer.
+pub const HTTP_PROBE_AFTER: Duration = Duration::from_secs(15);
+/// Time between two probes.
+pub const HTTP_PROBE_EVERY: Duration = Duration::from_secs(10);
+/// Send buffer of an event stream: with the default a stuck client swallows 17,000 events unnoticed.
+pub const HTTP_STREAM_SEND_BUFFER: usize = 64 * 1024;
+/// At most one log line of a kind in this time, with the count of those left out: strangers must not fill the log.
+pub const HTTP_LOG_EVERY: Duration = Duration::from_secs(1);
+/// How long connections get to unwind once their sockets are shut down.
+pub const HTTP_UNWIND: Duration = Duration::from_secs(1);
+
+const _: () = assert!(HTTP_REQUEST_LINE_MAX < HTTP_HEAD_MAX);
+// The promise of 64 KiB for a connection: the buffer (a Vec may double), the parsed copy of the head, and slack.
+const _: () = assert!(2 * (HTTP_HEAD_MAX + HTTP_READ_STEP) + HTTP_HEAD_MAX < 64 * 1024);
+// A dead peer's descriptor is free within 60 s, whether the connection was quiet or had bytes in flight.
+const _: () =
+    assert!(HTTP_PROBE_AFTER.as_secs() + HTTP_USER_TIMEOUT.as_secs() + HTTP_PROBE_EVERY.as_secs() < 60);
+
 // ---- docker and host ----
 
 /// Longest wait for the engine to take a connection; a hung engine's backlog fills up and `connect` would block for ever.
