@@ -2,10 +2,12 @@
 //!
 //! Knows the wire format, its bounds and its deadlines. Must not know what a path, a token or a project is.
 
+mod body;
 mod head;
 #[cfg(test)]
 mod tests;
 
+pub use body::Chunked;
 pub use head::{Framing, Head, Method, Parsed, Version, parse};
 
 /// Why the front does not let a request through; its text is a sentence for the client.
