@@ -11,8 +11,12 @@ use std::time::Duration;
 pub const STACK_CONNECTION: usize = 256 * 1024;
 /// Stack of every other thread of ours.
 pub const STACK_DEFAULT: usize = 512 * 1024;
-/// How long the shutdown waits for a thread before it is named in the log and left behind.
-pub const JOIN_MAX: Duration = Duration::from_secs(10);
+/// How long the shutdown waits for the jobs of a pool; what hangs longer, in a call to a hung engine, is left behind.
+pub const JOIN_MAX: Duration = Duration::from_secs(5);
+/// How long the shutdown waits for requests under way: with [`JOIN_MAX`] it ends well within systemd's `TimeoutStopSec`.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Descriptors beside those of client connections: the database, the engine's sockets, cgroup files, probes.
+pub const DESCRIPTORS_RESERVED: u64 = 400;
 
 // ---- http ----
 
@@ -192,4 +196,62 @@ pub const PROJECT_MEMORY_MB: u32 = 512;
 
 // ---- runtime ----
 
+/// Messages on their way to the supervisor; the API answers 503 beyond it.
+pub const INBOX: usize = 1024;
+/// Messages that the supervisor takes in before it publishes: one batch is one frame per owner.
+pub const BATCH: usize = 256;
+/// Frames a stream client may be behind; then it is hung up on and starts anew from a snapshot.
+pub const STREAM_QUEUE: usize = 64;
+/// Engine calls at once.
+pub const OPS_THREADS: usize = 16;
+/// Engine calls that wait for a thread.
+pub const OPS_QUEUE: usize = 64;
+/// Looks at once: hundreds of projects at boot must not take the engine from those who want to act.
+pub const LOOKS_AT_ONCE: usize = 4;
+/// How long an attempt to get an HTTP answer from an app may take, to connect and again to answer.
+pub const PROBE_MAX: Duration = Duration::from_secs(1);
+/// How long the supervisor waits until it offers something again to a queue that was full.
+pub const OFFER_AGAIN: Duration = Duration::from_millis(50);
+/// How often the engine is asked while it does not answer.
+pub const ENGINE_RETRY: Duration = Duration::from_secs(1);
+/// How often the log is told that the engine still does not answer.
+pub const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+/// First and longest pause before the engine's event stream is opened again: all is to be right within 10 s of its return.
+pub const STREAM_BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+/// The pace of the list and the metrics while nobody listens.
+pub const POLL_UNWATCHED: Duration = Duration::from_secs(15);
+/// Stats calls at once, where the cgroup files cannot be read: engines before 24.0.7 answer each at their own 1 s tick.
+pub const STATS_THREADS: usize = 64;
+/// How long a caller waits for the supervisor's word; the disk is between them.
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long a container may take to end after SIGTERM.
+pub const STOP_GRACE_S: u32 = 10;
+/// Lines of output read when a container ended before it was ready.
+pub const LAST_LINES: u32 = 20;
+/// Most characters of that output in the reason of an error.
+pub const LAST_OUTPUT_CHARS: usize = 400;
+
 // ---- api ----
+
+/// Largest body of an API request: a project with the largest environment is under 64 KiB.
+pub const API_BODY_MAX: usize = 1024 * 1024;
+/// Handlers that ask the store or the engine, at once.
+pub const API_THREADS: usize = 4;
+/// Requests that wait for such a handler; then 503.
+pub const API_QUEUE: usize = 64;
+/// Passwords hashed at once, 19 MiB each.
+pub const LOGIN_THREADS: usize = 2;
+/// Logins that wait for that; then 503.
+pub const LOGIN_QUEUE: usize = 16;
+/// A quiet event stream says this often that it is alive; proxies in between cut at 60 to 100 s.
+pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often, and how far apart, a new stream looks for a place that a vanished client gives back.
+pub const STREAM_PLACE_TRIES: u32 = 5;
+/// See [`STREAM_PLACE_TRIES`].
+pub const STREAM_PLACE_WAIT: Duration = Duration::from_millis(40);
+/// How long after its session a stream ends: the dashboards finish their logout first.
+pub const STREAM_END_AFTER: Duration = Duration::from_secs(1);
+/// Least memory that a container starts with, in MiB.
+pub const PROJECT_MEMORY_MB_MIN: u32 = 16;
+/// Least share of a CPU that a container starts with.
+pub const PROJECT_CPUS_MIN: f64 = 0.05;

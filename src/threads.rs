@@ -1,13 +1,18 @@
-//! Named threads with bounded stacks that are joined, and the token that asks them to stop.
+//! Named threads with bounded stacks that are joined, pools of them, and how they are asked to end.
 //!
 //! The only place that starts a thread. A panic on a thread of ours is written to the log with the thread's name; it never
 //! takes the process down. Knows nothing of what the threads do.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
+
+use crate::limits;
 
 /// Starts `body` on a thread called `name` with a stack of `stack` bytes.
 ///
@@ -34,8 +39,7 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("a panic without a message")
 }
 
-/// A running thread. Dropping it joins it: whatever makes the thread end (a closed channel, a [`Stop`]) is dropped or raised
-/// before.
+/// A running thread. Dropping it joins it: whatever makes the thread end (a closed channel) is dropped before.
 #[derive(Debug)]
 pub struct Thread {
     name: String,
@@ -70,25 +74,146 @@ impl Drop for Thread {
     }
 }
 
-/// Says once, to any number of threads, that it is time to end.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
+/// Whether the other end of a channel that carries nothing has been dropped: how a thread is asked to end.
+#[must_use]
+pub fn is_closed(stopped: &Receiver<()>) -> bool {
+    stopped.try_recv() == Err(TryRecvError::Disconnected)
+}
 
-impl Stop {
-    /// A token that nobody has raised.
+/// Waits for `pause`, or until [`is_closed`]; says whether it is.
+///
+/// # Blocks
+/// At most `pause`.
+#[must_use]
+pub fn closed_within(stopped: &Receiver<()>, pause: Duration) -> bool {
+    stopped.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected)
+}
+
+/// Work for a [`Pool`].
+pub type Job = Box<dyn FnOnce() + Send>;
+
+/// A bounded number of threads behind a bounded queue. Threads start when there is work for them and stay.
+///
+/// A job that panics is logged and costs nothing else; whoever waits for its result sees its channel closed.
+pub struct Pool {
+    name: &'static str,
+    stack: usize,
+    max: usize,
+    queue: Sender<Job>,
+    jobs: Receiver<Job>,
+    /// Jobs taken in and not finished: as many threads are wanted.
+    open: Arc<AtomicUsize>,
+    threads: Mutex<Vec<Thread>>,
+    /// Held by every thread: closed when the last one has ended.
+    alive: (Sender<()>, Receiver<()>),
+}
+
+/// The pool has as much work as it may take.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the queue is full")]
+pub struct Full;
+
+impl Pool {
+    /// A pool of at most `max` threads called `name-1`, `name-2`… with a queue of `queue` jobs.
     #[must_use]
-    pub fn new() -> Stop {
-        Stop::default()
+    pub fn new(name: &'static str, max: usize, queue: usize, stack: usize) -> Pool {
+        let (sender, jobs) = bounded(queue);
+        let (open, threads, alive) = (Arc::default(), Mutex::default(), bounded(0));
+        Pool { name, stack, max, queue: sender, jobs, open, threads, alive }
     }
 
-    /// Asks everybody who holds the token to end.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::Release);
+    /// Queues a job. Never blocks.
+    ///
+    /// # Errors
+    /// [`Full`] when the queue is, or when the system refuses the first thread.
+    pub fn submit(&self, job: impl FnOnce() + Send + 'static) -> Result<(), Full> {
+        let wanted = self.open.fetch_add(1, Ordering::AcqRel) + 1;
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        if threads.len() < wanted.min(self.max)
+            && let Err(refused) = self.grow(&mut threads)
+        {
+            log::warn!("no thread for {}: {refused}", self.name);
+        }
+        let served = !threads.is_empty();
+        drop(threads);
+        let sent = if served {
+            self.queue.try_send(Box::new(job))
+        } else {
+            Err(TrySendError::Full(Box::new(job) as Job))
+        };
+        sent.map_err(|_| {
+            self.open.fetch_sub(1, Ordering::AcqRel);
+            Full
+        })
     }
 
-    /// Whether somebody asked.
+    /// Jobs that wait for a thread.
     #[must_use]
-    pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    fn grow(&self, threads: &mut Vec<Thread>) -> io::Result<()> {
+        let (jobs, open, alive) = (self.jobs.clone(), Arc::clone(&self.open), self.alive.0.clone());
+        let name = format!("{}-{}", self.name, threads.len() + 1);
+        threads.push(spawn(&name.clone(), self.stack, move || {
+            for job in jobs {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+                    log::error!("a job on {name} panicked: {}", panic_text(panic.as_ref()));
+                }
+                open.fetch_sub(1, Ordering::AcqRel);
+            }
+            drop(alive);
+        })?);
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    /// Lets queued and running jobs end, at most for [`limits::JOIN_MAX`]; what hangs longer is left behind.
+    fn drop(&mut self) {
+        self.queue = bounded(0).0;
+        self.alive.0 = bounded(0).0;
+        if !closed_within(&self.alive.1, limits::JOIN_MAX) {
+            log::warn!("{} jobs of {} are left behind", self.open.load(Ordering::Acquire), self.name);
+            let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+            threads.drain(..).for_each(Thread::detach);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_runs_as_many_jobs_at_once_as_it_has_threads_and_refuses_beyond_its_queue() {
+        let pool = Pool::new("test", 2, 1, 64 * 1024);
+        let (started, has_started) = bounded(8);
+        let (release, released) = bounded::<()>(0);
+        let blocker = || {
+            let (started, released) = (started.clone(), released.clone());
+            move || {
+                started.send(()).unwrap();
+                released.recv().unwrap_err();
+            }
+        };
+        for _ in 0..2 {
+            pool.submit(blocker()).unwrap();
+            has_started.recv().unwrap();
+        }
+        pool.submit(blocker()).unwrap();
+        assert_eq!(pool.submit(|| {}), Err(Full));
+        drop(release);
+        has_started.recv().unwrap();
+    }
+
+    #[test]
+    fn case_112_a_job_that_panics_costs_nobody_else_anything() {
+        let pool = Pool::new("test", 1, 4, 64 * 1024);
+        pool.submit(|| panic!("on purpose")).unwrap();
+        let (done, is_done) = bounded(1);
+        pool.submit(move || done.send(7).unwrap()).unwrap();
+        assert_eq!(is_done.recv(), Ok(7));
     }
 }

@@ -162,10 +162,10 @@ impl Labels {
         self.get(LABEL_PROJECT).and_then(ProjectId::parse)
     }
 
-    /// Whether some muelle made the container: it carries any `muelle.*` label.
+    /// Whether some muelle, this one or another, made the container. Other labels that begin alike are anybody's.
     #[must_use]
     pub fn is_muelle(&self) -> bool {
-        self.0.keys().any(|name| name.starts_with("muelle."))
+        [LABEL_INSTANCE, LABEL_PROJECT, LABEL_SPEC].iter().any(|name| self.get(name).is_some())
     }
 }
 

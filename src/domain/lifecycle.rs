@@ -445,7 +445,7 @@ impl Life {
             Outcome::Answered(answered) => self.probed(answered, now, effects),
             Outcome::Output(output) => self.fail_after_autopsy(&output, effects),
             Outcome::Unavailable | Outcome::Refused(_) if op == Op::Logs => {
-                self.fail_after_autopsy("", effects)
+                self.fail_after_autopsy("", effects);
             }
             Outcome::Unavailable => {
                 self.look = true;

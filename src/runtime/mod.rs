@@ -1,1 +1,149 @@
-//! runtime
+//! Who decides: the supervisor with its helpers, and what everybody else may see of it.
+//!
+//! `watcher` and `poller` bring what the engine says, `supervisor` alone changes a project's status, `ops` carries its decisions out,
+//! `hub` and `snapshot` show the result. One direction: message → [`crate::domain::lifecycle::step`] → effects → snapshot → frames.
+
+mod container;
+pub mod hub;
+pub mod ops;
+pub mod poller;
+mod probe;
+pub mod snapshot;
+pub mod supervisor;
+pub mod watcher;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crossbeam_channel::{Sender, bounded};
+
+pub use container::Reach;
+pub use hub::Hub;
+pub use snapshot::{EngineState, Snapshot, View};
+
+use crate::docker::{ContainerEvent, Engine, Inspected, Listed};
+use crate::domain::lifecycle::{Op, Outcome};
+use crate::domain::{Project, ProjectId, UserId};
+use crate::limits;
+
+/// What a person may ask of a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Bring it up.
+    Start,
+    /// Take it down.
+    Stop,
+    /// Down and up again.
+    Restart,
+    /// Remove it.
+    Delete,
+}
+
+/// Why a command or a change was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such project.
+    NotFound,
+    /// The engine does not answer.
+    Engine,
+    /// The disk is full: nothing was changed.
+    DiskFull,
+    /// The intent could not be made durable; the log says why.
+    Store,
+    /// Too much is waiting.
+    Busy,
+}
+
+type Reply = Sender<Result<Arc<View>, Refused>>;
+
+/// Everything that can happen to the supervisor.
+pub enum Message {
+    /// A person asks for something.
+    Command(ProjectId, Command, Reply),
+    /// A project was recorded, with what its adopted container looked like.
+    Created(Box<Project>, Option<Box<Inspected>>, Reply),
+    /// A project's name or settings were recorded.
+    Changed(Box<Project>, Reply),
+    /// A change of a project's intent is durable, or is not.
+    Saved(ProjectId, Result<(), Refused>),
+    /// A project's record is gone, or is not.
+    Forgotten(ProjectId, Result<(), Refused>),
+    /// An operation ended, with what it saw.
+    Ended(ProjectId, Op, Outcome, Option<Box<Inspected>>),
+    /// The engine told of something.
+    Told(ContainerEvent),
+    /// The event stream is open.
+    StreamOpen(Engine),
+    /// The event stream ended.
+    StreamLost(String),
+    /// The containers that there are, or why nobody knows.
+    Listed(Result<Vec<Listed>, String>),
+    /// New numbers.
+    Sampled(Vec<poller::Sample>),
+    /// End.
+    Stop,
+}
+
+/// The way to the supervisor for everybody who only asks and reads. Cheap to clone.
+#[derive(Clone)]
+pub struct Runtime {
+    inbox: Sender<Message>,
+    shared: Arc<RwLock<Arc<Snapshot>>>,
+    kick: poller::Kick,
+    /// The stream clients.
+    pub hub: Arc<Hub>,
+}
+
+impl Runtime {
+    /// Somebody listens now: the poller returns to its quick pace.
+    pub fn wake_poller(&self) {
+        self.kick.now();
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.shared.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Asks for something; the answer comes when the intent is durable, the work goes on behind it.
+    ///
+    /// # Errors
+    /// See [`Refused`]; somebody else's project is [`Refused::NotFound`].
+    ///
+    /// # Blocks
+    /// On one commit, at most [`limits::ANSWER_MAX`].
+    pub fn command(&self, owner: UserId, id: ProjectId, command: Command) -> Result<Arc<View>, Refused> {
+        if self.snapshot().project_of(owner, id).is_none() {
+            return Err(Refused::NotFound);
+        }
+        self.ask(|reply| Message::Command(id, command, reply))
+    }
+
+    /// Makes a recorded project known; it starts by itself.
+    ///
+    /// # Errors
+    /// [`Refused::Busy`]: the record stays and is found at the next boot.
+    ///
+    /// # Blocks
+    /// Shortly, at most [`limits::ANSWER_MAX`].
+    pub fn created(&self, project: Project, seen: Option<Inspected>) -> Result<Arc<View>, Refused> {
+        self.ask(|reply| Message::Created(Box::new(project), seen.map(Box::new), reply))
+    }
+
+    /// Makes recorded settings known.
+    ///
+    /// # Errors
+    /// As [`Runtime::created`].
+    ///
+    /// # Blocks
+    /// As [`Runtime::created`].
+    pub fn changed(&self, project: Project) -> Result<Arc<View>, Refused> {
+        self.ask(|reply| Message::Changed(Box::new(project), reply))
+    }
+
+    fn ask(&self, message: impl FnOnce(Reply) -> Message) -> Result<Arc<View>, Refused> {
+        let (reply, answer) = bounded(1);
+        self.inbox.try_send(message(reply)).map_err(|_| Refused::Busy)?;
+        answer.recv_timeout(limits::ANSWER_MAX).unwrap_or(Err(Refused::Busy))
+    }
+}

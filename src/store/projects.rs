@@ -231,7 +231,9 @@ fn decode(row: &Row) -> Result<Project, Error> {
             idle_after: row.get::<_, Option<i64>>("idle_after")?.map(idle_from_secs),
         },
         desired: text(row, "desired", |word| {
-            [Desired::Running, Desired::Stopped].into_iter().find(|d| desired_word(*d) == word)
+            [Desired::Running, Desired::Stopped, Desired::AsFound]
+                .into_iter()
+                .find(|d| desired_word(*d) == word)
         })?,
         asleep: row.get("asleep")?,
         deleting: row.get("deleting")?,
@@ -245,6 +247,7 @@ fn desired_word(desired: Desired) -> &'static str {
     match desired {
         Desired::Running => "running",
         Desired::Stopped => "stopped",
+        Desired::AsFound => "as-found",
     }
 }
 

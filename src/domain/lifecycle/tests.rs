@@ -1,6 +1,7 @@
 use super::*;
 
 /// A simulated engine with one container, and the supervisor's part: runs what `step` asks for.
+#[expect(clippy::struct_excessive_bools, reason = "switches of a simulation")]
 struct World {
     life: Life,
     now: Instant,

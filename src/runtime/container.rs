@@ -1,0 +1,88 @@
+//! How a container as the engine describes it becomes what the lifecycle and the clients need: reality, readiness, an address.
+//!
+//! Pure; no I/O.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::docker::{self, Inspected};
+use crate::domain::Project;
+use crate::domain::lifecycle::{Health, Readiness, Real};
+
+/// How muelle's own containers are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// At their address on muelle's network.
+    Network,
+    /// At a port that the engine publishes on the loopback address.
+    Published,
+}
+
+/// What the engine shows, in the lifecycle's words. `fingerprint` is that of the project's present settings.
+pub(super) fn reality(project: &Project, seen: &Inspected, fingerprint: &str) -> Real {
+    use docker::State;
+    let exit = seen.started_at.map(|_| seen.exit_code);
+    match seen.state {
+        State::Running => Real::Up {
+            since: seen.started_at.unwrap_or(std::time::UNIX_EPOCH),
+            readiness: readiness(project, seen),
+        },
+        State::Paused => Real::Paused,
+        State::Restarting => Real::Restarting { exit: seen.exit_code },
+        State::Created | State::Exited | State::Dead | State::Removing => {
+            let stale = !project.is_adopted() && seen.labels.get(docker::LABEL_SPEC) != Some(fingerprint);
+            Real::Down { exit, oom: seen.oom_killed, stale }
+        }
+    }
+}
+
+fn readiness(project: &Project, seen: &Inspected) -> Readiness {
+    let named = project.settings.port.is_some();
+    let health = match seen.health {
+        docker::Health::None => None,
+        docker::Health::Starting => Some(Health::Starting),
+        docker::Health::Healthy => Some(Health::Healthy),
+        docker::Health::Unhealthy => Some(Health::Unhealthy),
+    };
+    match (port(project, seen), health) {
+        (Some(port), _) if named && probe_address(project, seen).is_some() => Readiness::Http { port, named },
+        (_, Some(health)) => Readiness::Checked(health),
+        (Some(port), None) if !project.is_adopted() && probe_address(project, seen).is_some() => {
+            Readiness::Http { port, named }
+        }
+        _ => Readiness::Uptime,
+    }
+}
+
+/// The port inside the container: the owner's word, else the only one there is.
+fn port(project: &Project, seen: &Inspected) -> Option<u16> {
+    let only = |ports: &[u16]| if let [port] = ports { Some(*port) } else { None };
+    let published: Vec<u16> = seen.published.keys().copied().collect();
+    project.settings.port.or_else(|| only(&published)).or_else(|| only(&seen.exposed_ports))
+}
+
+/// Where this process reaches the app: its own address, else a published port.
+pub(super) fn probe_address(project: &Project, seen: &Inspected) -> Option<SocketAddr> {
+    let port = port(project, seen)?;
+    let own = network_address(seen).map(|ip| SocketAddr::new(ip, port));
+    let published = seen.published.get(&port).copied();
+    if project.is_adopted() { own.or(published) } else { published.or(own) }
+}
+
+/// Where a person's browser on this machine reaches the app: a published port, else its own address.
+pub(super) fn browser_address(project: &Project, seen: &Inspected) -> Option<SocketAddr> {
+    let port = port(project, seen)?;
+    let published = seen.published.get(&port).copied();
+    published.or_else(|| network_address(seen).map(|ip| SocketAddr::new(ip, port)))
+}
+
+fn network_address(seen: &Inspected) -> Option<IpAddr> {
+    seen.addresses.values().next().copied()
+}
+
+/// The end of what a container printed, short enough for a sentence.
+pub(super) fn last_output(log: &str, max_chars: usize) -> String {
+    let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let text = lines[lines.len().saturating_sub(3)..].join(" / ");
+    let skip = text.chars().count().saturating_sub(max_chars);
+    text.chars().skip(skip).collect()
+}

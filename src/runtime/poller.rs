@@ -1,0 +1,289 @@
+//! Brings what has to be asked for: the `docker-poll` thread.
+//!
+//! Lists the containers (the truth, which events only make prompt) and reads the running ones' numbers, at the metrics interval while
+//! somebody listens, slower otherwise. Decides nothing about a project.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+
+use super::snapshot::{Run, View};
+use super::{Message, Runtime};
+use crate::docker::{ContainerId, Docker};
+use crate::domain::metrics::{Reading, cpu_percent};
+use crate::domain::{ProjectId, Status};
+use crate::host::{self, Cgroup, Roots};
+use crate::threads::{Pool, Thread, spawn};
+use crate::{limits, threads};
+
+/// Where the numbers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The cgroup files where they can be read, decided at first sight of a container, else the stats API.
+    Auto,
+    /// The cgroup files only.
+    Cgroup,
+    /// The stats API only.
+    Api,
+}
+
+/// One running container's numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Whose.
+    pub project: ProjectId,
+    /// In which run.
+    pub run: Run,
+    /// Share of what it may use, in per cent.
+    pub cpu: f64,
+    /// Memory without inactive file cache, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// What the poller is made of.
+pub struct Settings {
+    /// The engine.
+    pub docker: Docker,
+    /// The pace while somebody listens.
+    pub interval: Duration,
+    /// Where the numbers come from.
+    pub source: Source,
+    /// CPUs of a container without a limit of its own.
+    pub online_cpus: u32,
+}
+
+/// Asks the poller to list now.
+#[derive(Clone)]
+pub struct Kick(Sender<()>);
+
+impl Kick {
+    /// The way to a poller, and its end of it.
+    #[must_use]
+    pub fn new() -> (Kick, Receiver<()>) {
+        let (kick, kicked) = bounded(1);
+        (Kick(kick), kicked)
+    }
+
+    /// Lists soon. Several kicks before it does are one.
+    pub fn now(&self) {
+        // Full means that a kick is waiting already.
+        let _ = self.0.try_send(());
+    }
+}
+
+/// The running thread; dropping it ends and joins it.
+pub struct Polling {
+    _stop: Sender<()>,
+    // Below the sender, so that it is told to end before it is joined.
+    _thread: Thread,
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub fn start(settings: Settings, runtime: Runtime, kicked: Receiver<()>) -> std::io::Result<Polling> {
+    let (stop, stopped) = bounded(0);
+    let poll = move || Poller::new(settings, runtime).run(&kicked, &stopped);
+    Ok(Polling { _stop: stop, _thread: spawn("docker-poll", limits::STACK_DEFAULT, poll)? })
+}
+
+struct Poller {
+    settings: Settings,
+    runtime: Runtime,
+    meters: HashMap<ProjectId, Meter>,
+    stats: Pool,
+    answers: (Sender<Answer>, Receiver<Answer>),
+    /// Whether the engine answered the last time.
+    answered: bool,
+}
+
+/// How one run's numbers are read, and the reading before.
+struct Meter {
+    run: Run,
+    way: Way,
+    last: Option<Reading>,
+}
+
+enum Way {
+    Files(Cgroup),
+    /// Whether a call is under way: one that hangs is not asked again.
+    Api {
+        asked: bool,
+    },
+    /// Neither: the numbers stay absent.
+    None,
+}
+
+struct Answer {
+    project: ProjectId,
+    container: ContainerId,
+    reading: Option<Reading>,
+}
+
+impl Poller {
+    fn new(settings: Settings, runtime: Runtime) -> Poller {
+        let stats =
+            Pool::new("stats", limits::STATS_THREADS, limits::STATS_THREADS, limits::STACK_CONNECTION);
+        let answers = bounded(2 * limits::STATS_THREADS);
+        Poller { settings, runtime, meters: HashMap::new(), stats, answers, answered: false }
+    }
+
+    fn run(&mut self, kicked: &Receiver<()>, stopped: &Receiver<()>) {
+        let mut last_tick: Option<Instant> = None;
+        while !threads::is_closed(stopped) {
+            let now = Instant::now();
+            let due = last_tick.map_or(now, |at| at + self.pace());
+            if due <= now {
+                last_tick = Some(now);
+                self.list();
+                self.measure(now, true);
+                continue;
+            }
+            select! {
+                recv(kicked) -> _ => {
+                    self.list();
+                    self.measure(now, false);
+                }
+                recv(stopped) -> _ => return,
+                default(due - now) => {}
+            }
+        }
+    }
+
+    fn pace(&self) -> Duration {
+        if !self.answered {
+            limits::ENGINE_RETRY
+        } else if self.runtime.hub.active() > 0 {
+            self.settings.interval
+        } else {
+            limits::POLL_UNWATCHED.max(self.settings.interval)
+        }
+    }
+
+    fn list(&mut self) {
+        let listed = self.settings.docker.list().map_err(|error| error.to_string());
+        self.answered = listed.is_ok();
+        // An error means that the supervisor has ended; this thread is next.
+        drop(self.runtime.inbox.send(Message::Listed(listed)));
+    }
+
+    /// Reads the running containers, or only those never read before, so that their first numbers come with the next round.
+    fn measure(&mut self, began: Instant, everybody: bool) {
+        let snapshot = self.runtime.snapshot();
+        let running: Vec<(&Arc<View>, &Run)> = snapshot
+            .projects
+            .values()
+            .filter(|view| view.status == Status::Running)
+            .filter_map(|view| view.run.as_ref().map(|run| (view, run)))
+            .collect();
+        self.meters.retain(|id, _| running.iter().any(|(view, _)| view.project.id == *id));
+        let mut samples = Vec::new();
+        let mut asked = 0;
+        for (view, run) in running {
+            let id = view.project.id;
+            let known = self.meters.get(&id).is_some_and(|meter| meter.run == *run);
+            if !known {
+                self.meters.insert(id, Meter { run: run.clone(), way: self.way(run), last: None });
+            } else if !everybody {
+                continue;
+            }
+            asked += usize::from(self.read(id, &mut samples));
+        }
+        self.collect(asked, began + self.settings.interval * 3 / 4, &mut samples);
+        if !samples.is_empty() {
+            // Numbers are for now: when the supervisor is busy they are dropped.
+            drop(self.runtime.inbox.try_send(Message::Sampled(samples)));
+        }
+    }
+
+    fn way(&self, run: &Run) -> Way {
+        let api = Way::Api { asked: false };
+        if self.settings.source == Source::Api {
+            return api;
+        }
+        let resolved = match run.pid {
+            Some(pid) => Cgroup::resolve(&Roots::default(), pid, run.container.as_str()),
+            None => Err(host::Error::Unreadable("the engine names no process".to_owned())),
+        };
+        match resolved {
+            Ok(files) => Way::Files(files),
+            Err(error) if self.settings.source == Source::Cgroup => {
+                log::warn!("no numbers of container {}: {error}", run.container);
+                Way::None
+            }
+            Err(_) => api,
+        }
+    }
+
+    /// Reads one container's files, or asks the engine; says whether an answer is to come.
+    fn read(&mut self, id: ProjectId, samples: &mut Vec<Sample>) -> bool {
+        let capacity = f64::from(self.settings.online_cpus);
+        let Some(meter) = self.meters.get_mut(&id) else { return false };
+        match &mut meter.way {
+            Way::Files(files) => {
+                if let Ok(usage) = files.read() {
+                    let reading = Reading {
+                        cpu_ns: usage.cpu_ns,
+                        memory_bytes: usage.memory_bytes,
+                        at: Instant::now(),
+                    };
+                    samples.extend(meter.sample(id, reading, capacity));
+                }
+                false
+            }
+            Way::Api { asked } if !*asked => {
+                let (docker, answers) = (self.settings.docker.clone(), self.answers.0.clone());
+                let container = meter.run.container.clone();
+                *asked = self
+                    .stats
+                    .submit(move || {
+                        let reading = docker.stats(&container).ok().flatten().map(|stats| Reading {
+                            cpu_ns: stats.cpu_ns,
+                            memory_bytes: stats.memory_bytes,
+                            at: at_engine_time(stats.read),
+                        });
+                        // Bounded by the threads: it never waits, unless nobody is there any more.
+                        drop(answers.send(Answer { project: id, container, reading }));
+                    })
+                    .is_ok();
+                *asked
+            }
+            Way::Api { .. } | Way::None => false,
+        }
+    }
+
+    /// Takes the engine's answers until all are there or the time is up; later ones count in the next round.
+    fn collect(&mut self, mut asked: usize, until: Instant, samples: &mut Vec<Sample>) {
+        let capacity = f64::from(self.settings.online_cpus);
+        while asked > 0 || !self.answers.1.is_empty() {
+            let Ok(answer) = self.answers.1.recv_deadline(until) else { return };
+            asked = asked.saturating_sub(1);
+            let meter = self.meters.get_mut(&answer.project).filter(|m| m.run.container == answer.container);
+            let Some(meter) = meter else { continue };
+            if let Way::Api { asked } = &mut meter.way {
+                *asked = false;
+            }
+            if let Some(reading) = answer.reading {
+                samples.extend(meter.sample(answer.project, reading, capacity));
+            }
+        }
+    }
+}
+
+impl Meter {
+    fn sample(&mut self, project: ProjectId, reading: Reading, online_cpus: f64) -> Option<Sample> {
+        let before = self.last.replace(reading)?;
+        let cpu = cpu_percent(&before, &reading, self.run.capacity.unwrap_or(online_cpus))?;
+        Some(Sample { project, run: self.run.clone(), cpu, memory_bytes: reading.memory_bytes })
+    }
+}
+
+/// The engine's own time of a reading, on our monotonic clock: the wait for its answer does not count.
+fn at_engine_time(read: SystemTime) -> Instant {
+    let now = Instant::now();
+    let age = SystemTime::now().duration_since(read).unwrap_or_default();
+    now.checked_sub(age).unwrap_or(now)
+}

@@ -1,0 +1,110 @@
+//! What is known about every project at one moment: immutable, shared, replaced as a whole by the supervisor.
+//!
+//! Everybody else reads it without asking anybody. Views that did not change are shared between snapshots.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use crate::docker::ContainerId;
+use crate::domain::{Metrics, Project, ProjectId, Status, UserId};
+
+/// One project as its owner sees it.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// Its record.
+    pub project: Arc<Project>,
+    /// Its status.
+    pub status: Status,
+    /// What there is to say about the status.
+    pub reason: Option<Arc<str>>,
+    /// Where a browser on this machine reaches it.
+    pub address: Option<SocketAddr>,
+    /// Its last numbers, while it runs.
+    pub metrics: Option<Metrics>,
+    /// The container behind it, while that runs.
+    pub run: Option<Run>,
+}
+
+/// A running container, as far as its numbers need it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// The container.
+    pub container: ContainerId,
+    /// Its first process on the host, where the engine names it.
+    pub pid: Option<u32>,
+    /// When this run began.
+    pub since: SystemTime,
+    /// CPUs that it may use, where it has a limit of its own.
+    pub capacity: Option<f64>,
+}
+
+/// The projects of one owner, newest first.
+#[derive(Debug, Default)]
+pub struct Owned {
+    /// The views.
+    pub views: Vec<Arc<View>>,
+    encoded: OnceLock<Arc<[u8]>>,
+}
+
+impl Owned {
+    /// The list as bytes for clients: made once by `encode`, until something changes.
+    pub fn encoded(&self, encode: impl FnOnce(&[Arc<View>]) -> Vec<u8>) -> Arc<[u8]> {
+        Arc::clone(self.encoded.get_or_init(|| encode(&self.views).into()))
+    }
+}
+
+/// What is known of the engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineState {
+    /// Whether it answered the last time it was asked.
+    pub up: bool,
+    /// Its version, once it has answered.
+    pub version: Option<Arc<str>>,
+}
+
+/// Everything known at one moment.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// The first of the event ids that a client which starts from this snapshot may use for it; later frames have higher ones.
+    pub first_id: u64,
+    /// The engine.
+    pub engine: EngineState,
+    /// Every visible project.
+    pub projects: HashMap<ProjectId, Arc<View>>,
+    /// The same by owner.
+    pub owners: HashMap<UserId, Arc<Owned>>,
+}
+
+impl Snapshot {
+    /// Somebody's own project; another's is as absent as none.
+    #[must_use]
+    pub fn project_of(&self, owner: UserId, id: ProjectId) -> Option<&Arc<View>> {
+        self.projects.get(&id).filter(|view| view.project.owner == owner)
+    }
+
+    /// A copy in which the projects of `changed` owners are as in `projects`.
+    #[must_use]
+    pub(super) fn with(
+        &self,
+        first_id: u64,
+        engine: EngineState,
+        projects: HashMap<ProjectId, Arc<View>>,
+        changed: &std::collections::HashSet<UserId>,
+    ) -> Snapshot {
+        let mut owners = self.owners.clone();
+        let mut fresh: HashMap<UserId, Vec<Arc<View>>> =
+            changed.iter().map(|owner| (*owner, Vec::new())).collect();
+        for view in projects.values() {
+            if let Some(views) = fresh.get_mut(&view.project.owner) {
+                views.push(Arc::clone(view));
+            }
+        }
+        for (owner, mut views) in fresh {
+            views.sort_by_key(|view| std::cmp::Reverse((view.project.created_at, view.project.id)));
+            owners.insert(owner, Arc::new(Owned { views, encoded: OnceLock::new() }));
+        }
+        Snapshot { first_id, engine, projects, owners }
+    }
+}

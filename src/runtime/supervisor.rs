@@ -1,0 +1,546 @@
+//! The one thread that changes a project's status.
+//!
+//! Takes a message, asks [`lifecycle::step`], hands the effects to the store's queue and the op pool without waiting for either, and
+//! publishes what came of a batch: first the snapshot, then one frame per owner. Calls no engine, no SQL, no HTTP.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+
+use super::ops::{self, Ops};
+use super::poller::{Kick, Sample};
+use super::snapshot::{EngineState, Run, View};
+use super::{Command, Hub, Message, Refused, Reply, Runtime, container};
+use crate::docker::{Action, ContainerEvent, Inspected, Listed, State};
+use crate::domain::lifecycle::{self, Change, Effect, Input, Kind, Life, Op, Outcome};
+use crate::domain::{Addressed, ContainerName, Event, Metrics, Project, ProjectId, Status, UserId, metrics};
+use crate::limits;
+use crate::store::{self, Store};
+use crate::threads::{Thread, spawn};
+
+/// Turns one owner's events into a frame of bytes; the first event has the given id, each next one the next.
+pub type Encode = Box<dyn Fn(&[&Event], u64) -> Vec<u8> + Send>;
+
+/// What the supervisor is made of.
+pub struct Settings {
+    /// Where intents become durable.
+    pub store: Arc<Store>,
+    /// How operations are run.
+    pub ops: ops::Settings,
+    /// Makes frames.
+    pub encode: Encode,
+    /// The stream clients.
+    pub hub: Arc<Hub>,
+    /// What the store holds at the start.
+    pub projects: Vec<Project>,
+}
+
+/// The supervisor before it runs: its inbox is open, so that others can be wired to it.
+pub struct Supervisor {
+    runtime: Runtime,
+    inbox: Receiver<Message>,
+    store: Arc<Store>,
+    ops: Ops,
+    encode: Encode,
+    kick: Kick,
+    entries: HashMap<ProjectId, Entry>,
+    names: HashMap<ContainerName, ProjectId>,
+    engine: EngineState,
+    /// When the log was last told that the engine does not answer.
+    complained: Option<Instant>,
+    /// Operations that found no thread, or wait for their turn.
+    waiting: VecDeque<(ProjectId, Op)>,
+    /// Changes that found the store's queue full, in their order.
+    unsaved: VecDeque<(ProjectId, Effect)>,
+    looks: usize,
+    events: Vec<Addressed>,
+    changed: HashSet<UserId>,
+    next_id: u64,
+}
+
+struct Entry {
+    project: Arc<Project>,
+    life: Life,
+    seen: Option<Arc<Inspected>>,
+    shown: Status,
+    metrics: Option<Metrics>,
+    replies: Vec<Reply>,
+    view: Option<Arc<View>>,
+}
+
+impl Supervisor {
+    /// Makes it, with the projects that the store knows.
+    #[must_use]
+    pub fn new(settings: Settings, kick: Kick) -> Supervisor {
+        let (sender, inbox) = bounded(limits::INBOX);
+        let runtime =
+            Runtime { inbox: sender.clone(), shared: Arc::default(), kick: kick.clone(), hub: settings.hub };
+        let mut supervisor = Supervisor {
+            runtime,
+            inbox,
+            store: settings.store,
+            ops: Ops::new(settings.ops, sender),
+            encode: settings.encode,
+            kick,
+            entries: HashMap::new(),
+            names: HashMap::new(),
+            engine: EngineState::default(),
+            complained: None,
+            waiting: VecDeque::new(),
+            unsaved: VecDeque::new(),
+            looks: 0,
+            events: Vec::new(),
+            changed: HashSet::new(),
+            next_id: 1,
+        };
+        for project in settings.projects {
+            supervisor.add(project);
+        }
+        supervisor.publish();
+        supervisor
+    }
+
+    /// The way to it.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        self.runtime.clone()
+    }
+
+    /// The way to its inbox, for those who bring news.
+    #[must_use]
+    pub fn inbox(&self) -> Sender<Message> {
+        self.runtime.inbox.clone()
+    }
+
+    /// Starts it. It ends with [`Message::Stop`].
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn start(mut self) -> std::io::Result<Thread> {
+        spawn("supervisor", limits::STACK_DEFAULT, move || self.run())
+    }
+
+    fn run(&mut self) {
+        loop {
+            let message = match self.next_due() {
+                None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => self.inbox.recv_deadline(due),
+            };
+            match message {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            for _ in 1..limits::BATCH {
+                match self.inbox.try_recv() {
+                    Ok(Message::Stop) => return,
+                    Ok(message) => self.take(message),
+                    Err(_) => break,
+                }
+            }
+            self.take_due();
+            self.offer_again();
+            self.publish();
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let stuck = !self.waiting.is_empty() || !self.unsaved.is_empty();
+        let again = stuck.then(|| Instant::now() + limits::OFFER_AGAIN);
+        self.entries.values().filter_map(|entry| entry.life.due()).chain(again).min()
+    }
+
+    fn take_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<ProjectId> = self
+            .entries
+            .iter()
+            .filter(|(_, e)| e.life.due().is_some_and(|at| at <= now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.step(id, Input::Due);
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Command(id, command, reply) => self.command(id, command, reply),
+            Message::Created(project, seen, reply) => self.created(*project, seen, reply),
+            Message::Changed(project, reply) => self.project_changed(*project, reply),
+            Message::Saved(id, result) => {
+                if let (Some(entry), Err(refused)) = (self.entries.get_mut(&id), result) {
+                    entry.replies.drain(..).for_each(|reply| drop(reply.try_send(Err(refused))));
+                }
+                self.step(id, if result.is_ok() { Input::Saved } else { Input::NotSaved });
+            }
+            Message::Forgotten(id, Ok(())) => self.forgotten(id),
+            Message::Forgotten(id, Err(_)) => self.step(id, Input::NotSaved),
+            Message::Ended(id, op, outcome, seen) => self.ended(id, op, outcome, seen),
+            Message::Told(event) => self.told(&event),
+            Message::StreamOpen(engine) => {
+                log::info!("docker: engine {} (API {}.{})", engine.version, engine.api.0, engine.api.1);
+                self.engine.version = Some(engine.version.into());
+                self.ops.forget_network();
+                self.kick.now();
+            }
+            Message::StreamLost(reason) => {
+                log::debug!("docker: the event stream ended: {reason}");
+                self.kick.now();
+            }
+            Message::Listed(Ok(containers)) => self.listed(&containers),
+            Message::Listed(Err(reason)) => self.engine_lost(&reason),
+            Message::Sampled(samples) => samples.iter().for_each(|sample| self.sampled(sample)),
+            Message::Stop => {}
+        }
+    }
+
+    fn add(&mut self, project: Project) -> ProjectId {
+        let (id, owner) = (project.id, project.owner);
+        let kind = if project.is_adopted() { Kind::Adopted } else { Kind::Ours };
+        let life = Life::new(kind, project.desired, project.deleting, Instant::now());
+        self.names.insert(project.container_name(), id);
+        let shown = life.status();
+        let project = Arc::new(project);
+        let entry =
+            Entry { project, life, seen: None, shown, metrics: None, replies: Vec::new(), view: None };
+        self.entries.insert(id, entry);
+        self.changed.insert(owner);
+        id
+    }
+
+    fn created(&mut self, project: Project, seen: Option<Box<Inspected>>, reply: Reply) {
+        let id = self.add(project);
+        if self.engine.up {
+            self.step(id, Input::EngineBack);
+        }
+        if let (Some(entry), Some(seen)) = (self.entries.get(&id), seen) {
+            // The caller has looked already; the look that is under way finds the same.
+            let real = container::reality(&entry.project, &seen, "");
+            self.ended(id, Op::Look, Outcome::Seen(real), Some(seen));
+        }
+        self.tell_status(id);
+        self.answer_later(id, reply);
+    }
+
+    fn project_changed(&mut self, project: Project, reply: Reply) {
+        let id = project.id;
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.life.is_visible()) {
+            entry.project = Arc::new(project);
+            self.step(id, Input::Hint);
+            self.mark(id);
+        }
+        self.answer_later(id, reply);
+    }
+
+    fn command(&mut self, id: ProjectId, command: Command, reply: Reply) {
+        let known = self.entries.get(&id).is_some_and(|entry| entry.life.is_visible());
+        let refused =
+            if known { (!self.engine.up).then_some(Refused::Engine) } else { Some(Refused::NotFound) };
+        if let Some(refused) = refused {
+            drop(reply.try_send(Err(refused)));
+            return;
+        }
+        let input = match command {
+            Command::Start => Input::Start,
+            Command::Stop => Input::Stop,
+            Command::Restart => Input::Restart,
+            Command::Delete => Input::Delete,
+        };
+        self.step(id, input);
+        self.answer_later(id, reply);
+    }
+
+    /// Answers now, or when what the project is saving is durable. Whoever asked has a place for one answer: it never blocks.
+    fn answer_later(&mut self, id: ProjectId, reply: Reply) {
+        match self.entries.get_mut(&id) {
+            Some(entry) => entry.replies.push(reply),
+            None => drop(reply.try_send(Err(Refused::NotFound))),
+        }
+    }
+
+    fn forgotten(&mut self, id: ProjectId) {
+        if let Some(mut entry) = self.entries.remove(&id) {
+            entry.answer();
+            self.names.remove(&entry.project.container_name());
+            self.changed.insert(entry.project.owner);
+        }
+    }
+
+    fn ended(&mut self, id: ProjectId, op: Op, outcome: Outcome, seen: Option<Box<Inspected>>) {
+        if op == Op::Look {
+            self.looks = self.looks.saturating_sub(1);
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if op == Op::Look && matches!(outcome, Outcome::Seen(_)) {
+            entry.seen = seen.map(Arc::from);
+        }
+        self.step(id, Input::Ended(outcome));
+        self.mark(id);
+    }
+
+    fn told(&mut self, event: &ContainerEvent) {
+        if event.action == Action::Rename {
+            self.kick.now();
+        }
+        let Some(id) = self.names.get(&event.name).copied() else { return };
+        if matches!(event.action, Action::Kill { signal: 2 | 3 | 9 | 15 }) {
+            self.step(id, Input::Killed);
+        }
+        self.step(id, Input::Hint);
+    }
+
+    fn listed(&mut self, containers: &[Listed]) {
+        if !self.engine.up {
+            self.engine.up = true;
+            log::info!("docker: the engine answers");
+            for id in self.ids() {
+                self.step(id, Input::EngineBack);
+            }
+            self.changed.extend(self.entries.values().map(|entry| entry.project.owner));
+            return;
+        }
+        let by_name: HashMap<&ContainerName, &Listed> =
+            containers.iter().map(|listed| (&listed.name, listed)).collect();
+        for id in self.ids() {
+            let entry = &self.entries[&id];
+            let listed = by_name.get(&entry.project.container_name());
+            let same = match (&entry.seen, listed) {
+                (Some(seen), Some(listed)) => seen.id == listed.id && same_state(seen.state, listed.state),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same || entry.life.status() == Status::Deploying {
+                self.step(id, Input::Hint);
+            }
+        }
+    }
+
+    fn engine_lost(&mut self, reason: &str) {
+        if self.engine.up || self.complained.is_none_or(|at| at.elapsed() > limits::COMPLAIN_EVERY) {
+            self.complained = Some(Instant::now());
+            log::warn!("docker: the engine does not answer: {reason}");
+        }
+        if std::mem::take(&mut self.engine.up) {
+            self.ops.forget_network();
+            for id in self.ids() {
+                self.step(id, Input::EngineLost);
+            }
+            self.changed.extend(self.entries.values().map(|entry| entry.project.owner));
+        }
+    }
+
+    fn ids(&self) -> Vec<ProjectId> {
+        self.entries.keys().copied().collect()
+    }
+
+    fn sampled(&mut self, sample: &Sample) {
+        let Some(entry) = self.entries.get_mut(&sample.project) else { return };
+        let current = entry.seen.as_deref().and_then(run_of).is_some_and(|run| run == sample.run);
+        if entry.shown != Status::Running || !current {
+            return;
+        }
+        let metrics = Metrics {
+            cpu: sample.cpu,
+            memory_mib: metrics::mib(sample.memory_bytes),
+            requests: entry.project.requests,
+            uptime: SystemTime::now().duration_since(sample.run.since).unwrap_or_default(),
+            last_activity: entry.project.last_request.map_or(sample.run.since, |at| at.max(sample.run.since)),
+        };
+        entry.metrics = Some(metrics);
+        let (owner, project) = (entry.project.owner, entry.project.id);
+        self.events.push(Addressed { owner, event: Event::Metrics { project, metrics } });
+        self.mark(project);
+    }
+
+    /// Applies one input to one project, and starts what comes of it.
+    fn step(&mut self, id: ProjectId, input: Input) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let (life, effects) = lifecycle::step(entry.life.clone(), input, Instant::now());
+        let visible = entry.life.is_visible();
+        entry.life = life;
+        let status_changed = entry.life.status() != entry.shown;
+        if visible != entry.life.is_visible() {
+            self.mark(id);
+        }
+        if status_changed {
+            self.tell_status(id);
+        }
+        for effect in effects {
+            match effect {
+                Effect::Run(op) => self.waiting.push_back((id, op)),
+                Effect::Announce => self.tell_status(id),
+                effect => self.unsaved.push_back((id, effect)),
+            }
+        }
+        self.offer_again();
+    }
+
+    fn tell_status(&mut self, id: ProjectId) {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.life.is_visible()) else { return };
+        entry.shown = entry.life.status();
+        let reason = entry.life.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
+        log::info!("{id} is {:?}{reason}", entry.shown);
+        if entry.shown == Status::Running {
+            // Its first numbers are read now, so that the next round can tell a share.
+            self.kick.now();
+        } else {
+            entry.metrics = None;
+        }
+        let event = status_event(entry, true);
+        self.events.push(Addressed { owner: entry.project.owner, event });
+        self.mark(id);
+    }
+
+    fn mark(&mut self, id: ProjectId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.view = None;
+            self.changed.insert(entry.project.owner);
+        }
+    }
+
+    /// Hands over what waits, as far as there is room.
+    fn offer_again(&mut self) {
+        while let Some((id, effect)) = self.unsaved.front() {
+            if self.save(*id, effect).is_err() {
+                break;
+            }
+            self.unsaved.pop_front();
+        }
+        for _ in 0..self.waiting.len() {
+            let Some((id, op)) = self.waiting.pop_front() else { return };
+            let Some(entry) = self.entries.get(&id) else { continue };
+            let look = usize::from(op == Op::Look);
+            let turn = look == 0 || self.looks < limits::LOOKS_AT_ONCE;
+            if turn && self.ops.submit(&entry.project, op, entry.seen.clone()).is_ok() {
+                self.looks += look;
+            } else {
+                self.waiting.push_back((id, op));
+            }
+        }
+    }
+
+    fn save(&self, id: ProjectId, effect: &Effect) -> Result<(), store::Full> {
+        let inbox = self.runtime.inbox.clone();
+        // The inbox is closed only when nobody is interested any more.
+        let saved = move |result: Result<(), store::Error>| {
+            drop(inbox.send(Message::Saved(id, result.map_err(|e| refused(&e)))));
+        };
+        match effect {
+            Effect::Save(Change::Desired(desired)) => {
+                self.store.try_set_desired(id, *desired, Box::new(saved))
+            }
+            Effect::Save(Change::Deleting) => self.store.try_mark_deleting(id, Box::new(saved)),
+            Effect::Forget => {
+                let inbox = self.runtime.inbox.clone();
+                let done = move |result: Result<(), store::Error>| {
+                    drop(inbox.send(Message::Forgotten(id, result.map_err(|e| refused(&e)))));
+                };
+                self.store.try_forget(id, Box::new(done))
+            }
+            Effect::Run(_) | Effect::Announce => Ok(()),
+        }
+    }
+
+    /// Shows what this batch changed: the snapshot first, so that nobody hears of what REST does not say yet; then the frames; then the
+    /// answers to those who asked.
+    fn publish(&mut self) {
+        let news = !self.changed.is_empty()
+            || !self.events.is_empty()
+            || self.runtime.snapshot().engine != self.engine;
+        if news {
+            let mut frames = HashMap::new();
+            let mut by_owner: HashMap<UserId, Vec<&Event>> = HashMap::new();
+            for addressed in &self.events {
+                by_owner.entry(addressed.owner).or_default().push(&addressed.event);
+            }
+            for (owner, events) in by_owner {
+                frames.insert(owner, (self.next_id, Arc::from((self.encode)(&events, self.next_id))));
+                self.next_id += events.len() as u64;
+            }
+            self.events.clear();
+            self.show();
+            self.runtime.hub.publish(&frames);
+        }
+        for entry in self.entries.values_mut().filter(|entry| !entry.life.is_saving()) {
+            entry.answer();
+        }
+    }
+
+    fn show(&mut self) {
+        let mut projects = HashMap::with_capacity(self.entries.len());
+        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.life.is_visible()) {
+            projects.insert(*id, entry.view());
+        }
+        let before = self.runtime.snapshot();
+        let first_id = self.next_id;
+        // Room for what a client is told that starts from here: the greeting, and two events per project.
+        self.next_id += 1 + 2 * projects.len() as u64;
+        let after = before.with(first_id, self.engine.clone(), projects, &std::mem::take(&mut self.changed));
+        *self.runtime.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
+    }
+}
+
+impl Entry {
+    fn view(&mut self) -> Arc<View> {
+        let made = self.view.take().unwrap_or_else(|| Arc::new(self.make_view()));
+        Arc::clone(self.view.insert(made))
+    }
+
+    /// Answers those who wait. Each has a place for its answer: it never blocks.
+    fn answer(&mut self) {
+        if !self.replies.is_empty() {
+            let view = self.view();
+            for reply in self.replies.drain(..) {
+                drop(reply.try_send(Ok(Arc::clone(&view))));
+            }
+        }
+    }
+
+    fn make_view(&self) -> View {
+        let up = self.seen.as_deref().filter(|seen| seen.state == State::Running);
+        View {
+            project: Arc::clone(&self.project),
+            status: self.shown,
+            reason: self.life.reason().map(Arc::from),
+            address: up.and_then(|seen| container::browser_address(&self.project, seen)),
+            metrics: self.metrics,
+            run: up.and_then(run_of),
+        }
+    }
+}
+
+fn status_event(entry: &Entry, notify: bool) -> Event {
+    Event::Status {
+        project: entry.project.id,
+        name: entry.project.name.clone(),
+        status: entry.shown,
+        reason: entry.life.reason().map(Arc::from),
+        notify,
+        at: SystemTime::now(),
+    }
+}
+
+fn run_of(seen: &Inspected) -> Option<Run> {
+    let since = seen.started_at.filter(|_| seen.state == State::Running)?;
+    Some(Run { container: seen.id.clone(), pid: seen.pid, since, capacity: seen.capacity })
+}
+
+/// Whether an inspect and a list mean the same: an inspect tells more of the ends than a list.
+fn same_state(seen: State, listed: State) -> bool {
+    let end = |state| matches!(state, State::Created | State::Exited | State::Dead | State::Removing);
+    seen == listed || (end(seen) && end(listed))
+}
+
+fn refused(error: &store::Error) -> Refused {
+    match error {
+        store::Error::DiskFull => Refused::DiskFull,
+        store::Error::NotFound => Refused::NotFound,
+        error => {
+            log::error!("store: {error}");
+            Refused::Store
+        }
+    }
+}
