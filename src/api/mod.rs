@@ -1,1 +1,284 @@
-//! api
+//! The interface for clients: routes, tokens, JSON, CORS. The only module that serialises for them.
+//!
+//! A request goes through [`Api::handle`] from top to bottom: host, preflight, route, token, body, handler, CORS. Handlers that answer from
+//! memory run on the connection's thread, the others on a pool; none waits for a container.
+
+pub mod auth;
+mod containers;
+pub mod failure;
+pub mod feed;
+mod fields;
+mod health;
+pub mod origin;
+mod projects;
+mod request;
+pub mod routes;
+mod sessions;
+pub mod wire;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::bounded;
+use serde::Serialize;
+
+use self::failure::Failure;
+use self::origin::Origins;
+use self::request::{Call, Caller};
+use self::routes::{Access, Answer, Found, Place, Route};
+use crate::auth::throttle::Throttle;
+use crate::auth::token::{Keys, Kind};
+use crate::docker::Docker;
+use crate::http::{self, Bytes, Head, Refusal, Request, Response};
+use crate::limits;
+use crate::runtime::Runtime;
+use crate::store::{self, Store};
+use crate::threads::Pool;
+
+/// What the interface is made of.
+pub struct Parts {
+    /// Decides about projects, and shows them.
+    pub runtime: Runtime,
+    /// Users, sessions, projects.
+    pub store: Arc<Store>,
+    /// Asked about images and containers before a project is made of them.
+    pub docker: Docker,
+    /// Signs and checks tokens.
+    pub keys: Keys,
+    /// Whose pages may call.
+    pub origins: Origins,
+    /// The words for a status.
+    pub words: wire::Words,
+    /// Event ids.
+    pub ids: feed::Ids,
+    /// Who may make an account.
+    pub registration: auth::Registration,
+    /// How long an access token lives.
+    pub token_lifetime: Duration,
+    /// How long a session lives that is not refreshed.
+    pub session_lifetime: Duration,
+    /// Proxies whose word about the client's address is taken.
+    pub trusted_peers: Vec<IpAddr>,
+    /// Most memory of one project, in MiB.
+    pub project_memory_mb_max: u32,
+    /// Most CPUs of one project.
+    pub project_cpus_max: f64,
+}
+
+/// The interface.
+pub struct Api {
+    runtime: Runtime,
+    store: Arc<Store>,
+    docker: Docker,
+    keys: Keys,
+    origins: Origins,
+    words: wire::Words,
+    ids: feed::Ids,
+    registration: auth::Registration,
+    token_lifetime: Duration,
+    session_lifetime: Duration,
+    trusted_peers: Vec<IpAddr>,
+    project_memory_mb_max: u32,
+    project_cpus_max: f64,
+    sessions: sessions::Sessions,
+    throttle: Mutex<Throttle>,
+    requests: AtomicU64,
+    began: Instant,
+}
+
+/// The interface with its threads: what the front calls.
+pub struct Door {
+    api: Arc<Api>,
+    pool: Pool,
+    logins: Pool,
+}
+
+impl Api {
+    /// Builds it and reads the users and sessions.
+    ///
+    /// # Errors
+    /// Those of the store.
+    ///
+    /// # Blocks
+    /// On two queries.
+    pub fn new(parts: Parts) -> Result<Arc<Api>, store::Error> {
+        let api = Api {
+            runtime: parts.runtime,
+            store: parts.store,
+            docker: parts.docker,
+            keys: parts.keys,
+            origins: parts.origins,
+            words: parts.words,
+            ids: parts.ids,
+            registration: parts.registration,
+            token_lifetime: parts.token_lifetime,
+            session_lifetime: parts.session_lifetime,
+            trusted_peers: parts.trusted_peers,
+            project_memory_mb_max: parts.project_memory_mb_max,
+            project_cpus_max: parts.project_cpus_max,
+            sessions: sessions::Sessions::default(),
+            throttle: Mutex::default(),
+            requests: AtomicU64::new(1),
+            began: Instant::now(),
+        };
+        api.reload()?;
+        Ok(Arc::new(api))
+    }
+
+    /// Reads users and sessions anew, and ends the streams of sessions that are no more.
+    ///
+    /// # Errors
+    /// Those of the store.
+    ///
+    /// # Blocks
+    /// On two queries.
+    pub fn reload(&self) -> Result<(), store::Error> {
+        let ended = self.sessions.reload(&self.store.reader()?)?;
+        self.end_sessions(&ended, "the session was ended");
+        Ok(())
+    }
+
+    fn throttle(&self) -> MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who asks, by the token.
+    fn caller(&self, token: Option<&str>) -> Result<Caller, Failure> {
+        let token = token.ok_or_else(Failure::unauthorized)?;
+        let claims =
+            self.keys.verify(Kind::Access, token, SystemTime::now()).ok_or_else(Failure::unauthorized)?;
+        let user = self.sessions.user(claims.session, claims.user).ok_or_else(Failure::unauthorized)?;
+        Ok(Caller { user, session: claims.session })
+    }
+
+    /// The client's address: the peer's, or what a trusted proxy says.
+    fn address(&self, peer: IpAddr, head: &Head) -> IpAddr {
+        let peer = peer.to_canonical();
+        if !self.trusted_peers.contains(&peer) {
+            return peer;
+        }
+        let named: Vec<IpAddr> = head
+            .all("x-forwarded-for")
+            .flat_map(|list| list.split(','))
+            .filter_map(|ip| ip.trim().parse().ok())
+            .collect();
+        named.into_iter().rev().find(|ip| !self.trusted_peers.contains(ip)).unwrap_or(peer)
+    }
+}
+
+/// Whether the peer is this machine, with no proxy between.
+fn is_local(peer: IpAddr, head: &Head) -> bool {
+    let forwarded = head.headers().any(|(name, _)| {
+        let name = name.to_ascii_lowercase();
+        name == "forwarded" || name.starts_with("x-forwarded") || name == "x-real-ip"
+    });
+    peer.to_canonical().is_loopback() && !forwarded
+}
+
+impl Door {
+    /// The interface behind its pools; their threads start when they are needed.
+    #[must_use]
+    pub fn new(api: Arc<Api>) -> Door {
+        let pool = Pool::new("api", limits::API_THREADS, limits::API_QUEUE, limits::STACK_DEFAULT);
+        let logins = Pool::new("login", limits::LOGIN_THREADS, limits::LOGIN_QUEUE, limits::STACK_DEFAULT);
+        Door { api, pool, logins }
+    }
+
+    /// Has users and sessions read anew, on the API pool. Never blocks.
+    pub fn reload_soon(&self) {
+        let api = Arc::clone(&self.api);
+        let queued = self.pool.submit(move || {
+            if let Err(error) = api.reload() {
+                log::error!("cannot read users and sessions: {error}");
+            }
+        });
+        if queued.is_err() {
+            log::warn!("the API is too busy to read users and sessions anew");
+        }
+    }
+
+    fn answer(&self, request: &mut Request<'_>, request_id: &str) -> Answer {
+        let head = request.head();
+        if !self.api.origins.knows_host(head) {
+            let sentence = "This host name is not one of this server's; add it to api.hosts in config.toml";
+            return Err(Failure::new(421, "MisdirectedRequest", sentence));
+        }
+        if head.method().as_str() == "OPTIONS" {
+            return Ok(origin::preflight());
+        }
+        let (route, project) = match routes::find(head.method().as_str(), head.path()) {
+            Found::Route(route, project) => (route, project),
+            Found::Methods(methods) => {
+                let failure = Failure::new(405, "MethodNotAllowed", "This method is not allowed here");
+                return Err(Failure { allow: Some(methods), ..failure });
+            }
+            Found::Nothing => return Err(Failure::not_found()),
+        };
+        let token = request::token(head, route.access == Access::Stream);
+        if route.access == Access::Stream && self.api.origins.is_foreign(head) {
+            return Err(Failure::new(403, "ForeignOrigin", "This page may not listen here"));
+        }
+        let caller = match route.access {
+            Access::Open => None,
+            Access::User | Access::Stream => Some(self.api.caller(token.as_deref())?),
+        };
+        let peer = request.peer().ip();
+        let (address, is_local) = (self.api.address(peer, head), is_local(peer, head));
+        let body = request::read_body(request)?;
+        let call = Call { project, caller, body, token, address, is_local, id: request_id.to_owned() };
+        self.run(route, call)
+    }
+
+    fn run(&self, route: &'static Route, call: Call) -> Answer {
+        let pool = match route.place {
+            Place::Here => return (route.handler)(&self.api, &call),
+            Place::Pool => &self.pool,
+            Place::Login => {
+                auth::slow_down(&self.api, &call)?;
+                &self.logins
+            }
+        };
+        let (done, answer) = bounded(1);
+        let api = Arc::clone(&self.api);
+        // The connection may be gone when the answer is there; nobody else wants it then.
+        pool.submit(move || drop(done.send((route.handler)(&api, &call)))).map_err(|_| Failure::busy())?;
+        answer.recv().unwrap_or_else(|_| Err(Failure::internal("the handler panicked")))
+    }
+
+    fn request_id(&self) -> String {
+        format!("r{}", self.api.requests.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn finish(&self, response: Response, head: Option<&Head>) -> Response {
+        self.api.origins.mark(response, head).header("X-Content-Type-Options", "nosniff")
+    }
+}
+
+impl http::Handler for Door {
+    fn handle(&self, request: &mut Request<'_>) -> Response {
+        let id = self.request_id();
+        let response = self.answer(request, &id).unwrap_or_else(|failure| failure.response(&id));
+        self.finish(response, Some(request.head()))
+    }
+
+    fn refuse(&self, refusal: &Refusal, head: Option<&Head>) -> Response {
+        self.finish(Failure::from(*refusal).response(&self.request_id()), head)
+    }
+}
+
+/// JSON of what cannot fail to be JSON: our own types and values.
+fn encode(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn json(status: u16, value: &impl Serialize) -> Response {
+    json_bytes(status, encode(value))
+}
+
+fn json_bytes(status: u16, bytes: impl Into<Bytes>) -> Response {
+    Response::bytes(status, bytes)
+        .header("Content-Type", "application/json")
+        .header("Cache-Control", "no-store")
+}

@@ -1,0 +1,35 @@
+//! Whether it works: for people, watchdogs and monitors.
+
+use serde_json::json;
+
+use super::request::Call;
+use super::routes::Answer;
+use super::{Api, json, wire};
+
+#[expect(clippy::unnecessary_wraps, reason = "a handler")]
+/// `GET /healthz`: this process answers.
+pub(super) fn alive(_: &Api, _: &Call) -> Answer {
+    Ok(json(200, &json!({"status": "ok"})))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a handler")]
+/// `GET /api/health`: and so do the engine and the store, or which of them does not.
+pub(super) fn health(api: &Api, _: &Call) -> Answer {
+    let snapshot = api.runtime.snapshot();
+    let engine = &snapshot.engine;
+    let store = api.store.ping();
+    if let Err(error) = &store {
+        log::warn!("health: {error}");
+    }
+    let well = engine.up && store.is_ok();
+    Ok(json(
+        200,
+        &json!({
+            "status": if well { "ok" } else { "degraded" },
+            "engine": {"status": if engine.up { "ok" } else { "unavailable" }, "version": engine.version.as_deref()},
+            "store": {"status": if store.is_ok() { "ok" } else { "unavailable" }},
+            "uptime": wire::seconds(api.began.elapsed()),
+            "version": env!("CARGO_PKG_VERSION"),
+        }),
+    ))
+}

@@ -1,0 +1,163 @@
+//! The route table: the whole interface on one screen.
+
+use super::request::Call;
+use super::{Api, auth, containers, health, projects};
+use crate::api::failure::Failure;
+use crate::domain::ProjectId;
+use crate::http::Response;
+
+/// What a handler gives.
+pub type Answer = Result<Response, Failure>;
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    Open,
+    /// Whoever has a live token in the header.
+    User,
+    /// The same; the token may be in the query, since an `EventSource` sets no headers.
+    Stream,
+}
+
+/// Where a route's handler runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the connection's thread: it answers from memory.
+    Here,
+    /// On the API pool: it asks the store or the engine.
+    Pool,
+    /// On the login pool: it hashes a password.
+    Login,
+}
+
+/// One route.
+pub struct Route {
+    /// GET routes answer HEAD too.
+    pub method: &'static str,
+    /// The path; `:id` stands for a project's id.
+    pub path: &'static str,
+    /// Who may call it.
+    pub access: Access,
+    /// Where it runs.
+    pub place: Place,
+    /// What it does.
+    pub handler: fn(&Api, &Call) -> Answer,
+}
+
+macro_rules! routes {
+    ($($method:ident $path:literal $access:ident $place:ident $handler:path;)*) => {
+        &[$(Route {
+            method: stringify!($method),
+            path: $path,
+            access: Access::$access,
+            place: Place::$place,
+            handler: $handler,
+        }),*]
+    };
+}
+
+/// Every route.
+pub const ROUTES: &[Route] = routes! {
+    GET    "/healthz"                           Open   Here  health::alive;
+    GET    "/api/health"                        Open   Pool  health::health;
+    POST   "/api/auth/register"                 Open   Login auth::register;
+    POST   "/api/auth/login"                    Open   Login auth::login;
+    POST   "/api/auth/refresh"                  Open   Pool  auth::refresh;
+    POST   "/api/auth/logout"                   User   Pool  auth::logout;
+    GET    "/api/auth/me"                       User   Here  auth::me;
+    GET    "/api/projects"                      User   Here  projects::list;
+    POST   "/api/projects"                      User   Pool  projects::create;
+    GET    "/api/projects/:id"                  User   Here  projects::get;
+    PATCH  "/api/projects/:id"                  User   Pool  projects::update;
+    DELETE "/api/projects/:id"                  User   Pool  projects::delete;
+    PATCH  "/api/projects/:id/status"           User   Pool  projects::set_status;
+    GET    "/api/containers/events"             Stream Here  containers::events;
+    GET    "/api/containers/unmanaged"          User   Pool  containers::unmanaged;
+    GET    "/api/containers/:id/status"         User   Here  containers::status;
+    POST   "/api/containers/:id/start"          User   Pool  containers::start;
+    POST   "/api/containers/:id/stop"           User   Pool  containers::stop;
+    POST   "/api/containers/:id/restart"        User   Pool  containers::restart;
+    POST   "/api/containers/:id/create"         User   Pool  containers::rebuild;
+    POST   "/api/containers/:id/rebuild"        User   Pool  containers::rebuild;
+};
+
+/// What a method and a path lead to.
+pub enum Found {
+    /// A route, with the project in its path if that can be one.
+    Route(&'static Route, Option<ProjectId>),
+    /// The path exists for these methods.
+    Methods(String),
+    /// Nothing.
+    Nothing,
+}
+
+/// Finds the route of a request; HEAD is served by GET (RFC 9110 §9.3.2).
+#[must_use]
+pub fn find(method: &str, path: &str) -> Found {
+    let method = if method == "HEAD" { "GET" } else { method };
+    let mut methods: Vec<&str> = Vec::new();
+    for route in ROUTES {
+        let Some(id) = matches(route.path, path) else { continue };
+        if route.method == method {
+            return Found::Route(route, ProjectId::parse(id));
+        }
+        if route.method == "GET" {
+            methods.push("HEAD");
+        }
+        methods.push(route.method);
+    }
+    if methods.is_empty() {
+        return Found::Nothing;
+    }
+    methods.push("OPTIONS");
+    methods.dedup();
+    Found::Methods(methods.join(", "))
+}
+
+/// What stands for `:id` when the path fits the pattern; empty where the pattern has none. A literal segment wins over `:id`.
+fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
+    let (mut id, mut parts) = ("", path.split('/'));
+    for expected in pattern.split('/') {
+        let part = parts.next()?;
+        match expected {
+            ":id" if !part.is_empty() && !matches!(part, "events" | "unmanaged") => id = part,
+            expected if expected == part => {}
+            _ => return None,
+        }
+    }
+    parts.next().is_none().then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(method: &str, path: &str) -> String {
+        match find(method, path) {
+            Found::Route(route, id) => format!("{} {id:?}", route.path),
+            Found::Methods(methods) => methods,
+            Found::Nothing => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn case_57_a_path_is_found_by_method_or_says_which_there_are() {
+        for (method, path, found) in [
+            ("GET", "/api/projects", "/api/projects None"),
+            ("HEAD", "/api/projects", "/api/projects None"),
+            ("PUT", "/api/projects", "HEAD, GET, POST, OPTIONS"),
+            ("GET", "/api/projects/proj-0000002a", "/api/projects/:id Some(ProjectId(42))"),
+            ("GET", "/api/projects/42", "/api/projects/:id None"),
+            ("POST", "/api/containers/events", "HEAD, GET, OPTIONS"),
+            ("GET", "/api/containers/proj-0000002a/stop", "POST, OPTIONS"),
+            ("GET", "/api/projects/", "nothing"),
+            ("GET", "/api//projects", "nothing"),
+            ("GET", "/api/projects/a/b", "nothing"),
+            ("GET", "/.env", "nothing"),
+            ("GET", "", "nothing"),
+        ] {
+            assert_eq!(name(method, path), found, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Who is logged in, in memory: what a token is checked against without a query.
+//!
+//! The store is the truth; every change is written there first. What the command line changed behind our back is read again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::domain::{SessionId, User, UserId};
+use crate::store::{Error, Reader};
+
+/// Users and their sessions.
+#[derive(Default)]
+pub struct Sessions {
+    known: RwLock<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    users: HashMap<UserId, Arc<User>>,
+    sessions: HashMap<SessionId, UserId>,
+}
+
+impl Sessions {
+    /// Reads everything from the store; gives the sessions that there were and are no more.
+    ///
+    /// # Errors
+    /// Those of reading; nothing is changed then.
+    ///
+    /// # Blocks
+    /// On two queries.
+    pub fn reload(&self, reader: &Reader) -> Result<Vec<SessionId>, Error> {
+        let users = reader.users()?.into_iter().map(|user| (user.id, Arc::new(user))).collect();
+        let sessions = reader.sessions()?.into_iter().map(|session| (session.id, session.user)).collect();
+        let fresh = Known { users, sessions };
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *known, fresh);
+        let ended = before.sessions.into_keys().filter(|id| !known.sessions.contains_key(id));
+        Ok(ended.collect())
+    }
+
+    /// Adds what was just written.
+    pub fn add(&self, session: SessionId, user: &User) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.sessions.insert(session, user.id);
+        known.users.entry(user.id).or_insert_with(|| Arc::new(user.clone()));
+    }
+
+    /// Takes away what was just revoked.
+    pub fn remove(&self, sessions: &[SessionId]) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        for session in sessions {
+            known.sessions.remove(session);
+        }
+    }
+
+    /// The user of a live session.
+    #[must_use]
+    pub fn user(&self, session: SessionId, user: UserId) -> Option<Arc<User>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.sessions.get(&session).filter(|owner| **owner == user)?;
+        known.users.get(&user).cloned()
+    }
+}

@@ -1,0 +1,167 @@
+//! What clients read: the field names and words of the contract, to the letter.
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::domain::{IdleAfter, Metrics, Project, Source, Status, User};
+use crate::runtime::View;
+
+/// The words for a status; one of them is a setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// `stopped`, or `exited` for a later generation of dashboards.
+    pub stopped: &'static str,
+}
+
+impl Words {
+    /// The word.
+    #[must_use]
+    pub fn status(self, status: Status) -> &'static str {
+        match status {
+            Status::Running => "running",
+            Status::Stopped => self.stopped,
+            Status::Deploying => "deploying",
+            Status::Error => "error",
+            Status::Inactive => "inactive",
+        }
+    }
+}
+
+/// `{id, email, name}`.
+#[derive(Serialize)]
+pub struct UserOut<'a> {
+    id: String,
+    email: &'a str,
+    name: &'a str,
+}
+
+impl<'a> From<&'a User> for UserOut<'a> {
+    fn from(user: &'a User) -> UserOut<'a> {
+        UserOut { id: user.id.to_string(), email: user.email.as_str(), name: user.name.as_str() }
+    }
+}
+
+/// A project object. The owner's host label goes into its address.
+#[derive(Serialize)]
+pub struct ProjectOut<'a> {
+    id: String,
+    name: &'a str,
+    status: &'static str,
+    url: String,
+    template: &'static str,
+    github_url: &'static str,
+    created_at: String,
+    metrics: MetricsOut,
+    source: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'a str>,
+    host: &'a str,
+    port: Option<u16>,
+    env: Vec<&'a str>,
+    memory_mb: Option<u32>,
+    cpus: Option<f64>,
+    idle_after: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(rename = "restartRequired", skip_serializing_if = "std::ops::Not::not")]
+    restart_required: bool,
+}
+
+impl<'a> ProjectOut<'a> {
+    /// The view as its owner reads it.
+    #[must_use]
+    pub fn new(view: &'a View, owner_host: &str, words: Words) -> ProjectOut<'a> {
+        let Project { id, name, host, source, template, settings, created_at, requests, .. } = &*view.project;
+        let (image, container) = match source {
+            Source::Image(image) => (Some(image.as_str()), None),
+            Source::Container(name) => (None, Some(name.as_str())),
+        };
+        ProjectOut {
+            id: id.to_string(),
+            name: name.as_str(),
+            status: words.status(view.status),
+            url: url(view.address, host.as_str(), owner_host),
+            template: template.word(),
+            github_url: "",
+            created_at: rfc3339(*created_at),
+            metrics: MetricsOut::new(view.metrics.as_ref(), *requests),
+            source: source.word(),
+            image,
+            container,
+            host: host.as_str(),
+            port: settings.port,
+            env: settings.env.keys().map(crate::domain::EnvName::as_str).collect(),
+            memory_mb: settings.memory_mb,
+            cpus: settings.cpus,
+            idle_after: idle_text(settings.idle_after),
+            reason: view.reason.as_deref(),
+            restart_required: false,
+        }
+    }
+
+    /// The same, saying that a setting takes effect at the next start.
+    #[must_use]
+    pub fn restart_required(self, required: bool) -> ProjectOut<'a> {
+        ProjectOut { restart_required: required, ..self }
+    }
+
+    /// The same with the status that was asked for and recorded: an answer that arrives after the event must not undo it on screen.
+    #[must_use]
+    pub fn with_status(self, status: &'static str) -> ProjectOut<'a> {
+        ProjectOut { status, ..self }
+    }
+}
+
+/// The three numbers of a project object: zeros where nothing is known.
+#[derive(Serialize)]
+struct MetricsOut {
+    cpu: f64,
+    memory: u64,
+    requests: u64,
+}
+
+impl MetricsOut {
+    fn new(metrics: Option<&Metrics>, requests: u64) -> MetricsOut {
+        let (cpu, memory) = metrics.map_or((0.0, 0), |m| (m.cpu, m.memory_mib));
+        MetricsOut { cpu, memory, requests }
+    }
+}
+
+/// Where a browser on this machine finds it: a container's address or its published port; the name that is kept for it while it has
+/// neither.
+fn url(address: Option<SocketAddr>, project: &str, owner: &str) -> String {
+    match address {
+        Some(address) if address.ip().is_loopback() => format!("http://localhost:{}", address.port()),
+        Some(address) => format!("http://{address}"),
+        None => format!("http://{project}.{owner}.localhost:8080"),
+    }
+}
+
+fn idle_text(idle: Option<IdleAfter>) -> String {
+    match idle {
+        Some(IdleAfter::After(after)) => humantime::format_duration(after).to_string(),
+        Some(IdleAfter::Never) | None => "never".to_owned(),
+    }
+}
+
+/// The second, in UTC (RFC 3339). Times before 1970 are told as 1970.
+#[must_use]
+pub fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at.max(SystemTime::UNIX_EPOCH)).to_string()
+}
+
+/// The millisecond, in UTC (RFC 3339).
+#[must_use]
+pub fn rfc3339_millis(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at.max(SystemTime::UNIX_EPOCH)).to_string()
+}
+
+/// Whole seconds of uptime of this process, for health.
+#[must_use]
+pub fn seconds(uptime: Duration) -> u64 {
+    uptime.as_secs()
+}
