@@ -1,1 +1,237 @@
-//! daemon
+//! Builds, wires, starts and stops everything, in one visible order. Runs on `main`.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crossbeam_channel::bounded;
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::api::auth::Registration;
+use crate::api::feed::Ids;
+use crate::api::origin::Origins;
+use crate::api::wire::Words;
+use crate::api::{self, Api, Door};
+use crate::auth::token::{KeyError, Keys};
+use crate::config::{self, Config};
+use crate::docker::Docker;
+use crate::domain::Event;
+use crate::host;
+use crate::http::{self, Bound};
+use crate::limits;
+use crate::runtime::poller::{self, Kick};
+use crate::runtime::supervisor::{self, Supervisor};
+use crate::runtime::{Hub, Message, Reach, ops, watcher};
+use crate::store::{self, DirLock, OpenError, Store};
+
+/// Why the server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The data cannot be used as they are: starting again changes nothing.
+    #[error("{0}")]
+    Data(String),
+    /// The system does not give what is needed: a port, a thread.
+    #[error("{0}")]
+    System(String),
+}
+
+impl From<OpenError> for Fatal {
+    fn from(error: OpenError) -> Fatal {
+        Fatal::Data(error.to_string())
+    }
+}
+
+impl From<KeyError> for Fatal {
+    fn from(error: KeyError) -> Fatal {
+        Fatal::Data(error.to_string())
+    }
+}
+
+impl From<store::Error> for Fatal {
+    fn from(error: store::Error) -> Fatal {
+        Fatal::Data(error.to_string())
+    }
+}
+
+impl From<io::Error> for Fatal {
+    fn from(error: io::Error) -> Fatal {
+        Fatal::System(error.to_string())
+    }
+}
+
+/// Runs the server until it is told to stop by SIGTERM, SIGINT or SIGHUP.
+///
+/// # Errors
+/// When it cannot start.
+///
+/// # Blocks
+/// For as long as the server runs.
+pub fn run(config: &Config) -> Result<(), Fatal> {
+    log_to_stderr();
+    let (stop, stopped) = bounded(1);
+    ctrlc::set_handler(move || {
+        let _ = stop.try_send(());
+    })
+    .map_err(|error| Fatal::System(error.to_string()))?;
+    raise_descriptor_limit(config);
+    let _lock = DirLock::take(&config.data_dir)?;
+    let store = Arc::new(Store::open(&config.data_dir)?);
+    let keys = Keys::load_or_create(&config.data_dir)?;
+    let bound = Bound::bind(&front(config)).map_err(|error| Fatal::System(error.to_string()))?;
+
+    let docker = Docker::new(&config.docker.socket);
+    let projects = store.reader()?.projects()?;
+    let count = projects.len();
+    let (words, ids) = (Words { stopped: config.api.stopped_word }, Ids::new(SystemTime::now()));
+    let hub = Arc::new(Hub::new(config.limits.streams, config.limits.streams_per_user));
+    let (kick, kicked) = Kick::new();
+    let encoder = ids.clone();
+    let supervisor = Supervisor::new(
+        supervisor::Settings {
+            store: Arc::clone(&store),
+            ops: operations(config, &docker, &store),
+            encode: Box::new(move |events: &[&Event], first| encoder.encode(events, first, words)),
+            hub,
+            projects,
+        },
+        kick,
+    );
+    let (runtime, inbox) = (supervisor.runtime(), supervisor.inbox());
+    let api = Api::new(parts(config, &runtime, &store, &docker, keys, words, ids))?;
+    let door = Arc::new(Door::new(api));
+    let reloader = Arc::downgrade(&door);
+    store.on_foreign_change(Box::new(move || {
+        if let Some(door) = reloader.upgrade() {
+            door.reload_soon();
+        }
+    }));
+
+    let supervising = supervisor.start()?;
+    let watching = watcher::start(docker.clone(), inbox.clone())?;
+    let polling = poller::start(measuring(config, docker), runtime.clone(), kicked)?;
+    let addresses = bound.addresses();
+    let handler: Arc<dyn http::Handler> = door;
+    let mut server = bound.serve(Arc::clone(&handler))?;
+    for address in addresses {
+        log::info!("listening on http://{address}");
+    }
+    log::info!("{count} projects in {}", config.data_dir.display());
+
+    // The sender lives in the signal handler: this ends with a signal only.
+    let _ = stopped.recv();
+
+    log::info!("stopping");
+    server.stop_accepting();
+    runtime.hub.end_sessions(&|_| true, Instant::now(), "the server stops");
+    server.close(limits::SHUTDOWN_GRACE);
+    drop(handler);
+    drop(watching);
+    drop(inbox.send(Message::Stop));
+    drop(supervising);
+    drop(runtime);
+    drop(polling);
+    drop(store);
+    log::info!("stopped");
+    Ok(())
+}
+
+/// One line per fact, with the time where the system's journal does not add it.
+fn log_to_stderr() {
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
+    builder.format(move |out, record| {
+        let (level, text) = (record.level().as_str().to_ascii_lowercase(), record.args());
+        if under_systemd {
+            writeln!(out, "{level}: {text}")
+        } else {
+            writeln!(out, "{} {level}: {text}", humantime::format_rfc3339_millis(SystemTime::now()))
+        }
+    });
+    // A second call, in a test of this process, is no reason to fail.
+    drop(builder.try_init());
+}
+
+/// As many descriptors as the system allows, and a word if that is less than the bounds need.
+fn raise_descriptor_limit(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("cannot raise the descriptor limit: {error}");
+    }
+    let wanted = config.limits.connections as u64 + limits::DESCRIPTORS_RESERVED;
+    if let Some(current) = getrlimit(Resource::Nofile).current.filter(|current| *current < wanted) {
+        log::warn!(
+            "{current} descriptors are allowed, {wanted} are wanted: raise LimitNOFILE or lower limits.connections"
+        );
+    }
+}
+
+fn front(config: &Config) -> http::Settings {
+    http::Settings {
+        listen: config.api.listen.clone(),
+        connections: config.limits.connections,
+        per_address: config.limits.per_address,
+        trusted_peers: config.trusted_peers.clone(),
+        name: "api",
+        deadlines: http::Deadlines::default(),
+    }
+}
+
+fn operations(config: &Config, docker: &Docker, store: &Store) -> ops::Settings {
+    ops::Settings {
+        docker: docker.clone(),
+        instance: store.instance().to_owned(),
+        reach: match config.docker.reach {
+            config::Reach::Auto => None,
+            config::Reach::Network => Some(Reach::Network),
+            config::Reach::Published => Some(Reach::Published),
+        },
+        is_local: host::is_local_address,
+        memory_mb_default: config.limits.project_memory_mb_default(),
+    }
+}
+
+fn measuring(config: &Config, docker: Docker) -> poller::Settings {
+    poller::Settings {
+        docker,
+        interval: config.metrics.interval,
+        source: match config.metrics.source {
+            config::MetricsSource::Auto => poller::Source::Auto,
+            config::MetricsSource::Cgroup => poller::Source::Cgroup,
+            config::MetricsSource::Api => poller::Source::Api,
+        },
+        online_cpus: host::online_cpus(),
+    }
+}
+
+fn parts(
+    config: &Config,
+    runtime: &crate::runtime::Runtime,
+    store: &Arc<Store>,
+    docker: &Docker,
+    keys: Keys,
+    words: Words,
+    ids: Ids,
+) -> api::Parts {
+    let mut hosts = config.api.hosts.clone();
+    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    hosts.extend([format!("{name}.local"), name]);
+    api::Parts {
+        runtime: runtime.clone(),
+        store: Arc::clone(store),
+        docker: docker.clone(),
+        keys,
+        origins: Origins::new(config.api.cors_origins.clone(), hosts),
+        words,
+        ids,
+        registration: match config.auth.registration {
+            config::Registration::Closed => Registration::Closed,
+            config::Registration::Open => Registration::Open,
+        },
+        token_lifetime: config.auth.token_lifetime,
+        session_lifetime: config.auth.session_lifetime(),
+        trusted_peers: config.trusted_peers.clone(),
+        project_memory_mb_max: config.limits.project_memory_mb,
+        project_cpus_max: config.limits.project_cpus.unwrap_or_else(|| f64::from(host::online_cpus())),
+    }
+}
