@@ -1,4 +1,16 @@
-//! The integration tests.
+//! The integration tests: the real binary against the real engine. One file per behaviour; the names are sentences.
 
-mod cgroup;
+#![allow(clippy::unwrap_used, reason = "what fails here fails its test")]
+
 mod harness;
+
+mod auth;
+mod cgroup;
+mod cli;
+mod contract;
+mod events;
+mod faults;
+mod front;
+mod lifecycle;
+mod metrics;
+mod tidy;

@@ -3,14 +3,24 @@
 //! There is no registry, and the client under test neither imports nor removes images: this speaks HTTP/1.0 by hand. Shared by the
 //! unit tests of `docker` and by the integration tests.
 
-use std::io::{Read, Write};
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Where the engine of the tests is; `MUELLE_TEST_SOCKET` names another one. Tests fail without an engine.
+thread_local! {
+    /// The engine of this test's own, where it has one.
+    pub static OWN: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// Where the engine of the tests is: as `DOCKER_HOST` says. Tests fail without an engine.
 pub fn socket() -> PathBuf {
-    std::env::var_os("MUELLE_TEST_SOCKET").map_or_else(|| "/var/run/docker.sock".into(), PathBuf::from)
+    if let Some(own) = OWN.with_borrow(Clone::clone) {
+        return own;
+    }
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into()
 }
 
 /// An image that is removed with this.
@@ -21,25 +31,36 @@ impl TestImage {
     /// Imports it, with `changes` in the words of a Dockerfile; they come after the common ones.
     pub fn new(changes: &[&str]) -> TestImage {
         let reference = unique("muelle-test") + ":1";
-        let (repository, tag) = reference.split_once(':').unwrap();
-        let common =
-            [r#"CMD ["/bin/busybox","sh","-c","eval \"$RUN\""]"#, "LABEL muelle.test=1", "ENV PATH=/bin"];
-        let changes: Vec<String> = common.iter().chain(changes).map(|change| encoded(change)).collect();
-        let path = format!(
-            "/v1.41/images/create?fromSrc=-&repo={repository}&tag={tag}&changes={}",
-            changes.join("&changes=")
-        );
-        let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
-        let (status, answer) = raw("POST", &path, "application/x-tar", &tar("bin/busybox", &busybox));
-        assert!(status == 200 && !answer.contains("\"error\""), "{status} {answer}");
+        import(&reference, changes);
         TestImage(reference)
     }
 }
 
 impl Drop for TestImage {
     fn drop(&mut self) {
+        // An image that a container still uses would lose its name only.
+        let filter = encoded(&format!(r#"{{"ancestor":["{}"]}}"#, self.0));
+        let (_, users) = raw("GET", &format!("/v1.41/containers/json?all=1&filters={filter}"), "", b"");
+        for id in users.split("\"Id\":\"").skip(1).filter_map(|rest| rest.get(..64)) {
+            raw("DELETE", &format!("/v1.41/containers/{id}?force=1"), "", b"");
+        }
         raw("DELETE", &format!("/v1.41/images/{}?force=1", self.0), "", b"");
     }
+}
+
+/// Imports an image of busybox under this name.
+pub fn import(reference: &str, changes: &[&str]) {
+    let (repository, tag) = reference.split_once(':').unwrap();
+    let common =
+        [r#"CMD ["/bin/busybox","sh","-c","eval \"$RUN\""]"#, "LABEL muelle.test=1", "ENV PATH=/bin"];
+    let changes: Vec<String> = common.iter().chain(changes).map(|change| encoded(change)).collect();
+    let path = format!(
+        "/v1.41/images/create?fromSrc=-&repo={repository}&tag={tag}&changes={}",
+        changes.join("&changes=")
+    );
+    let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
+    let (status, answer) = raw("POST", &path, "application/x-tar", &tar("bin/busybox", &busybox));
+    assert!(status == 200 && !answer.contains("\"error\""), "{status} {answer}");
 }
 
 /// A name that no other test and no other run has.
@@ -49,22 +70,27 @@ pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}-{nanos}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// One request to the engine, without the client under test.
+/// One request to the engine, without the client under test. Gives the whole answer, head and body.
 pub fn raw(method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, String) {
-    let mut engine = UnixStream::connect(socket()).expect("a container engine is needed for this test");
+    try_raw(method, path, content_type, body).expect("a container engine is needed for this test")
+}
+
+/// The same where the engine may be away.
+pub fn try_raw(method: &str, path: &str, content_type: &str, body: &[u8]) -> io::Result<(u16, String)> {
+    let mut engine = UnixStream::connect(socket())?;
     let head = format!(
         "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    engine.write_all(head.as_bytes()).unwrap();
-    engine.write_all(body).unwrap();
+    engine.write_all(head.as_bytes())?;
+    engine.write_all(body)?;
     let mut answer = String::new();
-    engine.read_to_string(&mut answer).unwrap();
+    engine.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    (status, answer)
+    Ok((status, answer))
 }
 
-fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     text.bytes().map(|b| format!("%{b:02X}")).collect::<Vec<_>>().concat()
 }
 

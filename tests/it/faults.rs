@@ -1,0 +1,266 @@
+//! Faults that are real: kills, and an engine that goes away, hangs and returns.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::harness::engine::{self, Container, WEB};
+use crate::harness::own_engine::OwnEngine;
+use crate::harness::{Server, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn case_97_what_was_acknowledged_survives_kill_9_in_the_middle_of_writes() {
+    let mut server = Server::start();
+    let mut ana = server.admin();
+    let containers = [Container::web(), Container::web()];
+    let ids: Vec<String> = containers.iter().map(|c| ana.adopt(&format!("of {}", c.name), &c.name)).collect();
+    for round in 0..10_u64 {
+        let acknowledged: Vec<AtomicU64> = ids.iter().map(|_| AtomicU64::new(0)).collect();
+        std::thread::scope(|scope| {
+            for (id, last) in ids.iter().zip(&acknowledged) {
+                let (ana, path) = (ana.clone(), format!("/api/projects/{id}"));
+                scope.spawn(move || {
+                    for n in 1.. {
+                        let name = format!("{id} {round} {n}");
+                        let Some(answer) = ana.try_send("PATCH", &path, &json!({"name": name})) else {
+                            return;
+                        };
+                        if answer.status != 200 {
+                            return;
+                        }
+                        last.store(n, Ordering::Release);
+                    }
+                });
+            }
+            let enough = 5 + round * 3;
+            eventually("enough writes are acknowledged", SOON, || {
+                let least =
+                    acknowledged.iter().map(|last| last.load(Ordering::Acquire)).min().unwrap_or_default();
+                if least >= enough { Ok(()) } else { Err(least) }
+            });
+            server.kill();
+        });
+        let began = Instant::now();
+        server.run();
+        assert!(began.elapsed() < Duration::from_secs(3), "it starts quickly: {:?}", began.elapsed());
+        ana = ana.with_base(&server.base);
+        for (id, last) in ids.iter().zip(&acknowledged) {
+            let last = last.load(Ordering::Acquire);
+            let project = ana.get(&format!("/api/projects/{id}")).ok(200);
+            let name = project["project"]["name"].as_str().unwrap().to_owned();
+            let kept: u64 = name.rsplit(' ').next().unwrap().parse().unwrap();
+            assert!(name.starts_with(&format!("{id} {round} ")), "{name}");
+            assert!(kept == last || kept == last + 1, "{last} was acknowledged, {kept} is there");
+        }
+    }
+    server.kill();
+    let db = rusqlite::Connection::open(server.data().join("muelle.db")).unwrap();
+    let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(check, "ok");
+}
+
+#[test]
+fn case_107_an_acknowledged_start_or_stop_is_done_after_kill_9() {
+    let mut server = Server::start();
+    let mut ana = server.admin();
+    let id = ana.project("App", WEB);
+    let name = format!("muelle-{id}");
+    ana.await_status(&id, "running", SOON);
+    for round in 0..12_u32 {
+        let (action, status) = if round % 2 == 0 { ("stop", "stopped") } else { ("start", "running") };
+        ana.post(&format!("/api/containers/{id}/{action}"), &json!({})).ok(200);
+        // From before the engine is asked until after it is done: each round is a different step.
+        std::thread::park_timeout(Duration::from_millis(u64::from(round / 2) * 40));
+        server.kill();
+        server.run();
+        ana = ana.with_base(&server.base);
+        ana.await_status(&id, status, SOON);
+        eventually("the engine agrees", SOON, || {
+            let up = engine::is_running(&name);
+            if up == (status == "running") { Ok(()) } else { Err((round, up)) }
+        });
+        let containers = engine::labelled(&format!("muelle.project={id}"));
+        assert_eq!(containers.len(), 1, "round {round}: {containers:?}");
+    }
+}
+
+#[test]
+fn case_107_an_acknowledged_delete_is_done_after_kill_9() {
+    let mut server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    ana.delete(&format!("/api/projects/{id}")).ok(200);
+    server.kill();
+    server.run();
+    let ana = ana.with_base(&server.base);
+    assert_eq!(ana.get(&format!("/api/projects/{id}")).error(404), "NotFound");
+    eventually("its container is gone", SOON, || {
+        let left = engine::labelled(&format!("muelle.project={id}"));
+        if left.is_empty() { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn case_108_a_second_server_on_the_same_data_ends_at_once_and_the_first_goes_on() {
+    let server = Server::start();
+    let (code, said) = server.command(&["serve"], "");
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("muelle.lock") || said.contains("another"), "{said}");
+    server.client().get("/healthz").ok(200);
+}
+
+#[test]
+fn case_109_a_port_that_is_taken_is_said() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let server = Server::prepare(&format!("[api]\nlisten = \"{address}\"\n"));
+    let (code, said) = server.command(&["serve"], "");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains(&address.to_string()), "{said}");
+}
+
+#[test]
+fn case_80_a_socket_that_is_none_leaves_reads_and_says_so_once() {
+    let mut server = Server::prepare("[docker]\nsocket = \"nothing-here.sock\"\n");
+    server.run();
+    let ana = server.client().register("ana");
+    assert_eq!(ana.get("/api/projects").ok(200), json!({"projects": []}));
+    let health = server.client().get("/api/health").ok(200);
+    assert_eq!(health["status"], "degraded");
+    let refused = ana.post("/api/projects", &json!({"name": "x", "image": WEB}));
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    assert_eq!(refused.error(503), "DockerUnavailable");
+    let log = eventually("it is logged", SOON, || {
+        let log = server.log();
+        if log.contains("nothing-here.sock") { Ok(log) } else { Err(log) }
+    });
+    assert_eq!(log.matches("does not answer").count(), 1, "{log}");
+}
+
+#[test]
+fn own_engine_case_77_an_engine_that_comes_later_is_found() {
+    let mut own = OwnEngine::prepare();
+    let mut server = Server::prepare("");
+    server.run();
+    let ana = server.client().register("ana");
+    assert_eq!(server.client().get("/api/health").ok(200)["status"], "degraded");
+    let refused = ana.post("/api/projects", &json!({"name": "x", "image": WEB}));
+    assert_eq!(refused.error(503), "DockerUnavailable");
+    own.run();
+    let back = Instant::now();
+    server.await_engine();
+    assert!(back.elapsed() < Duration::from_secs(10));
+    engine::ensure_web_image();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    drop(server);
+}
+
+#[test]
+fn own_engine_case_78_after_a_restart_of_the_engine_everything_wanted_runs_again_once() {
+    let mut own = OwnEngine::start();
+    let server = Server::start();
+    let ana = server.admin();
+    let wanted: Vec<String> = (0..3).map(|n| ana.project(&format!("Up {n}"), WEB)).collect();
+    let unwanted = ana.project("Down", WEB);
+    for id in wanted.iter().chain([&unwanted]) {
+        ana.await_status(id, "running", SOON);
+    }
+    ana.post(&format!("/api/containers/{unwanted}/stop"), &json!({})).ok(200);
+    ana.await_status(&unwanted, "stopped", SOON);
+    let stream = server.stream(&ana);
+    own.stop();
+    eventually("the loss is noticed", Duration::from_secs(2), || {
+        let health = server.client().get("/api/health").ok(200);
+        if health["status"] == "degraded" { Ok(()) } else { Err(health) }
+    });
+    assert_eq!(ana.get("/api/projects").ok(200)["projects"].as_array().map(Vec::len), Some(4), "reads go on");
+    let refused = ana.post(&format!("/api/containers/{}/start", wanted[0]), &json!({}));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(refused.error(503), "DockerUnavailable");
+    own.run();
+    for id in &wanted {
+        ana.await_status(id, "running", Duration::from_secs(10));
+        assert!(engine::is_running(&format!("muelle-{id}")));
+    }
+    assert_eq!(ana.status(&unwanted), "stopped");
+    for id in &wanted {
+        let again = server.stream(&ana);
+        again.until(&format!("{id} in a snapshot"), SOON, |e| e.is_status(id, "running"));
+    }
+    let live = |e: &crate::harness::Event| e.name == "container_status_changed" && e.data["notify"] == true;
+    let mut back = 0;
+    while back < wanted.len() {
+        let (event, _) =
+            stream.until("each is told to run again", SOON, |e| live(e) && e.data["status"] == "running");
+        assert!(wanted.iter().any(|id| event.data["projectId"] == id.as_str()), "{event:?}");
+        back += 1;
+    }
+    // One start each: the run that is there began after the engine came back and is the only one since.
+    let starts = engine::starts_since_boot();
+    assert!(
+        wanted.iter().all(|id| starts.iter().filter(|name| **name == format!("muelle-{id}")).count() == 1),
+        "{starts:?}"
+    );
+    drop(server);
+}
+
+#[test]
+fn own_engine_case_78_after_a_kill_of_the_engine_everything_wanted_runs_again() {
+    let mut own = OwnEngine::start();
+    let server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    own.kill();
+    own.run();
+    eventually("it runs, and muelle knows", Duration::from_secs(20), || {
+        let up = engine::is_running(&format!("muelle-{id}"));
+        let status = ana.status(&id);
+        if up && status == "running" && server.client().get("/api/health").body["status"] == "ok" {
+            Ok(())
+        } else {
+            Err((up, status))
+        }
+    });
+    drop(server);
+}
+
+#[test]
+fn own_engine_case_79_a_frozen_engine_is_noticed_and_survived() {
+    let own = OwnEngine::start();
+    let server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    let stream = server.stream(&ana);
+    own.signal(Signal::STOP);
+    eventually("the silence is noticed", Duration::from_secs(10), || {
+        let health = server.client().get("/api/health").ok(200);
+        if health["status"] == "degraded" { Ok(()) } else { Err(health) }
+    });
+    for _ in 0..20 {
+        assert_eq!(
+            ana.get("/api/projects").ok(200)["projects"][0]["status"],
+            "running",
+            "what was known last"
+        );
+        assert_eq!(
+            ana.post(&format!("/api/containers/{id}/stop"), &json!({})).error(503),
+            "DockerUnavailable"
+        );
+    }
+    own.signal(Signal::CONT);
+    server.await_engine();
+    ana.post(&format!("/api/containers/{id}/stop"), &json!({})).ok(200);
+    let (_, before) = stream.until("stopped", SOON, |e| e.is_status(&id, "stopped"));
+    let others: Vec<_> =
+        before.iter().filter(|e| e.name == "container_status_changed" && e.data["notify"] == true).collect();
+    assert!(others.is_empty(), "nothing happened meanwhile: {others:?}");
+    drop(server);
+}

@@ -1,0 +1,228 @@
+//! A muelle of the test's own: the real binary, a data folder, port 0.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::image::{self, unique};
+use super::{Client, Stream, engine, eventually};
+
+/// A running server, or one that was stopped and can be started again on the same data.
+pub struct Server {
+    pub dir: PathBuf,
+    pub base: String,
+    config: String,
+    child: Option<Child>,
+    log: Arc<Mutex<String>>,
+}
+
+impl Server {
+    /// Starts one with the defaults that suit tests.
+    pub fn start() -> Server {
+        Server::with("")
+    }
+
+    /// Starts one with more configuration, `[section]`s after top-level keys.
+    pub fn with(config: &str) -> Server {
+        let mut server = Server::prepare(config);
+        engine::ensure_web_image();
+        server.run();
+        server
+    }
+
+    /// Its folder and configuration, without the process.
+    pub fn prepare(config: &str) -> Server {
+        let dir = std::env::temp_dir().join(unique("muelle-test"));
+        fs::create_dir_all(&dir).expect("a temporary folder");
+        Server { dir, base: String::new(), config: config.to_owned(), child: None, log: Arc::default() }
+    }
+
+    /// Starts the process and waits until it says where it listens.
+    pub fn run(&mut self) {
+        let file = self.config_file();
+        let mut child = program()
+            .arg("serve")
+            .arg("--config")
+            .arg(file)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("muelle starts");
+        let stderr = child.stderr.take().expect("its standard error");
+        self.log.lock().expect("the log").clear();
+        let log = Arc::clone(&self.log);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a test's own thread, ended by the process it reads from"
+        )]
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                let mut log = log.lock().expect("the log");
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        self.child = Some(child);
+        self.base = eventually("muelle says where it listens", Duration::from_secs(20), || {
+            let log = self.log();
+            let at = log.find("http://127.0.0.1:").ok_or_else(|| log.clone())?;
+            log[at..]
+                .split_whitespace()
+                .next()
+                .map(|base| base.trim_end_matches('/').to_owned())
+                .ok_or(log.clone())
+        });
+    }
+
+    /// Writes the configuration; gives its path.
+    pub fn config_file(&self) -> PathBuf {
+        let file = self.dir.join("config.toml");
+        let mut config = self.config.clone();
+        let socket = format!("socket = \"{}\"", image::socket().display());
+        for (section, line) in [
+            ("[api]", "listen = \"127.0.0.1:0\""),
+            ("[metrics]", "interval = \"1s\""),
+            ("[docker]", socket.as_str()),
+        ] {
+            let key = line.split(' ').next().expect("a key");
+            let present = config
+                .split(section)
+                .nth(1)
+                .is_some_and(|s| s.split("\n[").next().is_some_and(|s| s.contains(key)));
+            if present {
+                continue;
+            }
+            if config.contains(section) {
+                config = config.replacen(section, &format!("{section}\n{line}"), 1);
+            } else {
+                config = format!("{config}\n{section}\n{line}\n");
+            }
+        }
+        fs::write(&file, config).expect("a configuration file");
+        file
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.base)
+    }
+
+    /// The administrator's client. Waits for the engine, so that the test can begin.
+    pub fn admin(&self) -> Client {
+        self.await_engine();
+        self.client().register("admin-ana")
+    }
+
+    pub fn await_engine(&self) {
+        eventually("the engine answers", Duration::from_secs(15), || {
+            let health = self.client().get("/api/health");
+            if health.body["status"] == "ok" { Ok(()) } else { Err(health.text) }
+        });
+    }
+
+    pub fn stream(&self, client: &Client) -> Stream {
+        Stream::open(&self.base, client.token.as_deref().expect("a token"))
+    }
+
+    /// Everything it has logged since its last start.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("the log").clone()
+    }
+
+    /// Threads and descriptors in use.
+    pub fn footprint(&self) -> (usize, usize) {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).expect("its /proc").count();
+        (count("task"), count("fd"))
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+    }
+
+    /// SIGTERM; gives the exit code.
+    pub fn terminate(&mut self) -> Option<i32> {
+        let mut child = self.child.take().expect("it runs");
+        signal(&child, rustix::process::Signal::TERM);
+        let status = eventually("muelle ends after SIGTERM", Duration::from_secs(20), || {
+            child.try_wait().expect("its state").ok_or("still running")
+        });
+        status.code()
+    }
+
+    /// Runs a command on this server's data and configuration; gives the exit code and what it said.
+    pub fn command(&self, arguments: &[&str], input: &str) -> (i32, String) {
+        run(arguments, Some(&self.config_file()), input)
+    }
+
+    /// This installation's mark on containers.
+    pub fn instance(&self) -> String {
+        let db = rusqlite::Connection::open(self.data().join("muelle.db")).expect("the database");
+        db.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0))
+            .expect("an instance")
+    }
+}
+
+/// The binary, deaf to the environment of whoever runs the tests.
+pub fn program() -> Command {
+    #[expect(clippy::disallowed_methods, reason = "the tests run the real binary")]
+    let mut program = Command::new(env!("CARGO_BIN_EXE_muelle"));
+    program.env_remove("RUST_LOG");
+    program
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str], config: Option<&Path>, input: &str) -> (i32, String) {
+    use std::io::Write;
+    let mut command = program();
+    command.args(arguments);
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("muelle starts");
+    // A command that reads nothing may have ended already.
+    drop(child.stdin.take().expect("its input").write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("it ends");
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap_or(-1), said)
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_child(child);
+    rustix::process::kill_process(pid, signal).expect("a signal can be sent");
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Not a kill: what it asked of the engine last would happen after the cleaning up.
+            signal(&child, rustix::process::Signal::TERM);
+            drop(child.wait());
+        }
+        if std::thread::panicking() {
+            eprintln!("---- the server's log ----\n{}", self.log());
+        }
+        if self.data().join("muelle.db").exists() {
+            let instance = self.instance();
+            for container in engine::labelled(&format!("muelle.instance={instance}")) {
+                engine::remove(container["Id"].as_str().expect("an id"));
+            }
+            image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
+        }
+        drop(fs::remove_dir_all(&self.dir));
+    }
+}

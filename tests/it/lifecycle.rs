@@ -1,0 +1,205 @@
+//! What becomes of containers: starts, ends, readiness, reconciliation; with the real engine.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::engine::{self, Container, SERVE, WEB};
+use crate::harness::image::TestImage;
+use crate::harness::{Server, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+
+/// An image that runs something else.
+fn running(command: &str) -> TestImage {
+    TestImage::new(&[&format!("CMD {}", json!(["/bin/busybox", "sh", "-c", command])), "EXPOSE 8080"])
+}
+
+#[test]
+fn an_app_is_running_only_when_it_answers() {
+    let server = Server::start();
+    let ana = server.admin();
+    let image = running(&format!("busybox sleep 3; {SERVE}"));
+    let id = ana.project("Slow", &image.0);
+    let name = format!("muelle-{id}");
+    eventually("its container runs", SOON, || if engine::is_running(&name) { Ok(()) } else { Err(()) });
+    assert_eq!(ana.status(&id), "deploying", "it runs, and does not answer yet");
+    ana.await_status(&id, "running", SOON);
+}
+
+#[test]
+fn a_container_that_ends_before_it_is_ready_is_an_error_with_its_exit_code_and_last_words() {
+    let server = Server::start();
+    let ana = server.admin();
+    let stream = server.stream(&ana);
+    let image = running("echo starting; echo cannot find the moon >&2; exit 3");
+    let id = ana.project("Broken", &image.0);
+    let event = stream.until_status(&id, "error", SOON);
+    let reason = event.data["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("Exited with code 3") && reason.contains("cannot find the moon"), "{reason}");
+    assert_eq!(ana.get(&format!("/api/projects/{id}")).ok(200)["project"]["reason"], reason);
+    ana.post(&format!("/api/containers/{id}/start"), &json!({})).ok(200);
+    assert_eq!(stream.statuses_until(&id, "error", SOON), ["deploying", "error"], "start tries anew");
+}
+
+#[test]
+fn case_86_a_crash_is_told_with_its_reason_and_started_again() {
+    let server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    let stream = server.stream(&ana);
+    let pid = engine::inspect(&format!("muelle-{id}"))["State"]["Pid"].as_i64().expect("a pid");
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+        .expect("its first process can be killed");
+    let told = stream.until_status(&id, "deploying", Duration::from_secs(2));
+    let reason = told.data["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("Exited with code 137; starting it again in 1 s"), "{reason}");
+    stream.until_status(&id, "running", SOON);
+}
+
+#[test]
+fn case_86_out_of_memory_is_said() {
+    let server = Server::start();
+    let ana = server.admin();
+    let image = running("exec busybox awk 'BEGIN { s = \"0123456789abcdef\"; while (1) s = s s }'");
+    let made =
+        ana.post("/api/projects", &json!({"name": "Hungry", "image": image.0, "memory_mb": 16})).ok(201);
+    let id = made["project"]["id"].as_str().expect("an id");
+    ana.await_status(id, "error", SOON);
+    let reason = ana.get(&format!("/api/projects/{id}")).ok(200)["project"]["reason"].clone();
+    assert!(reason.as_str().is_some_and(|r| r.starts_with("Out of memory")), "{reason}");
+}
+
+#[test]
+fn case_85_a_removed_container_is_stopped_and_the_next_start_creates_it_anew() {
+    let server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    let stream = server.stream(&ana);
+    engine::remove(&format!("muelle-{id}"));
+    stream.until_status(&id, "stopped", Duration::from_secs(1));
+    ana.post(&format!("/api/containers/{id}/start"), &json!({})).ok(200);
+    stream.until_status(&id, "running", SOON);
+}
+
+#[test]
+fn case_85_an_adopted_container_that_is_removed_is_an_error() {
+    let server = Server::start();
+    let ana = server.admin();
+    let container = Container::web();
+    let id = ana.adopt("Old", &container.name);
+    let stream = server.stream(&ana);
+    engine::remove(&container.name);
+    let event = stream.until_status(&id, "error", Duration::from_secs(1));
+    assert_eq!(event.data["reason"], "The container does not exist any more");
+}
+
+#[test]
+fn an_adopted_container_is_known_by_its_name_when_it_is_made_anew() {
+    let server = Server::start();
+    let ana = server.admin();
+    let container = Container::web();
+    let id = ana.adopt("Composed", &container.name);
+    let stream = server.stream(&ana);
+    engine::remove(&container.name);
+    stream.until_status(&id, "error", SOON);
+    let path = format!("/containers/create?name={}", container.name);
+    assert_eq!(engine::json("POST", &path, &json!({"Image": WEB})).0, 201);
+    container.act("start");
+    stream.until_status(&id, "running", SOON);
+}
+
+#[test]
+fn an_adopted_container_with_a_health_check_is_running_when_that_passes() {
+    let server = Server::start();
+    let ana = server.admin();
+    let health = json!({"Healthcheck": {"Test": ["CMD", "/bin/busybox", "test", "-e", "/ready"], "Interval": 500_000_000_i64, "Retries": 100}});
+    let container = Container::start("busybox sleep 2; echo 1 > /ready; exec busybox sleep 1000", &health);
+    let id = ana.adopt("Checked", &container.name);
+    ana.await_status(&id, "running", SOON);
+    let stream = server.stream(&ana);
+    ana.post(&format!("/api/containers/{id}/restart"), &json!({})).ok(200);
+    stream.until_status(&id, "deploying", SOON);
+    stream.until_status(&id, "running", SOON);
+}
+
+#[test]
+fn case_141_a_hundred_starts_at_once_are_one() {
+    let server = Server::with("[limits]\nper_address = 200\n");
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    ana.post(&format!("/api/containers/{id}/stop"), &json!({})).ok(200);
+    ana.await_status(&id, "stopped", SOON);
+    let before = engine::inspect(&format!("muelle-{id}"))["State"]["StartedAt"].clone();
+    let path = format!("/api/containers/{id}/start");
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..60).map(|_| scope.spawn(|| ana.post(&path, &json!({})).status)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a status")).collect()
+    });
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    ana.await_status(&id, "running", SOON);
+    let seen = engine::inspect(&format!("muelle-{id}"));
+    assert_ne!(seen["State"]["StartedAt"], before);
+    let ours = engine::labelled(&format!("muelle.project={id}"));
+    assert_eq!(ours.len(), 1, "one container: {ours:?}");
+}
+
+#[test]
+fn case_61_a_stop_while_deploying_and_a_delete_while_deploying_are_answered_and_done() {
+    let server = Server::start();
+    let ana = server.admin();
+    let image = running("exec busybox sleep 1000");
+    let made = ana.post("/api/projects", &json!({"name": "Never", "image": image.0, "port": 8080})).ok(201);
+    let id = made["project"]["id"].as_str().expect("an id").to_owned();
+    let name = format!("muelle-{id}");
+    eventually("its container runs", SOON, || if engine::is_running(&name) { Ok(()) } else { Err(()) });
+    assert_eq!(ana.post(&format!("/api/containers/{id}/stop"), &json!({})).ok(200)["status"], "stopped");
+    eventually(
+        "it is stopped",
+        SOON,
+        || if engine::is_running(&name) { Err(ana.status(&id)) } else { Ok(()) },
+    );
+    ana.await_status(&id, "stopped", SOON);
+    ana.post(&format!("/api/containers/{id}/start"), &json!({})).ok(200);
+    eventually("it runs again", SOON, || if engine::is_running(&name) { Ok(()) } else { Err(()) });
+    ana.delete(&format!("/api/projects/{id}")).ok(200);
+    eventually("it is removed", SOON, || if engine::inspect(&name).is_null() { Ok(()) } else { Err(()) });
+}
+
+#[test]
+fn projects_go_on_while_muelle_is_away_and_are_found_again() {
+    let mut server = Server::start();
+    let ana = server.admin();
+    let (up, down) = (ana.project("Up", WEB), ana.project("Down", WEB));
+    ana.await_status(&up, "running", SOON);
+    ana.await_status(&down, "running", SOON);
+    ana.post(&format!("/api/containers/{down}/stop"), &json!({})).ok(200);
+    ana.await_status(&down, "stopped", SOON);
+    let started = |id: &str| engine::inspect(&format!("muelle-{id}"))["State"]["StartedAt"].clone();
+    let before = started(&up);
+    assert_eq!(server.terminate(), Some(0));
+    assert!(engine::is_running(&format!("muelle-{up}")), "stopping muelle stops no project");
+    server.run();
+    let ana = ana.with_base(&server.base);
+    ana.await_status(&up, "running", SOON);
+    assert_eq!(ana.status(&down), "stopped");
+    assert_eq!(started(&up), before, "it was not touched");
+}
+
+#[test]
+fn what_died_while_muelle_was_away_is_started_again_if_it_is_wanted() {
+    let mut server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    server.kill();
+    engine::act(&format!("muelle-{id}"), "kill");
+    server.run();
+    let ana = ana.with_base(&server.base);
+    ana.await_status(&id, "running", SOON);
+    assert!(engine::is_running(&format!("muelle-{id}")));
+}
