@@ -428,6 +428,11 @@ impl Life {
 
     fn ended(&mut self, outcome: Outcome, now: Instant, effects: &mut Vec<Effect>) {
         let Some(op) = self.busy.take() else { return };
+        if op == Op::Stop && matches!(outcome, Outcome::Done | Outcome::Unavailable) {
+            // The end that the next look shows is ours, whatever was asked for meanwhile.
+            self.run = None;
+            self.restart &= outcome != Outcome::Done;
+        }
         match outcome {
             Outcome::Seen(real) => self.seen(real, now, effects),
             Outcome::Done => {

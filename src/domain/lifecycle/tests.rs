@@ -530,6 +530,48 @@ impl World {
 }
 
 #[test]
+fn the_last_command_wins_whatever_was_under_way() {
+    for seed in 1..=3000 {
+        let mut dice = Dice(u64::MAX / seed);
+        let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+        let (mut last, mut stops) = (Input::Start, 0);
+        for _ in 0..dice.roll(60) {
+            match dice.roll(12) {
+                command @ 0..=2 => {
+                    last = [Input::Start, Input::Stop, Input::Restart][usize::try_from(command).unwrap()]
+                        .clone();
+                    world.input(last.clone());
+                }
+                3..=5 => {
+                    stops += usize::from(world.pending == Some(Op::Stop) && world.engine);
+                    world.run_op();
+                }
+                6 | 7 => world.save(),
+                8 => {
+                    world.engine = !world.engine;
+                    world.input(if world.engine { Input::EngineBack } else { Input::EngineLost });
+                }
+                9 if stops > 0 => {
+                    // The engine tells of our own stop, early or late.
+                    stops -= 1;
+                    world.input(Input::Killed);
+                    world.input(Input::Hint);
+                }
+                _ => {
+                    world.now += Duration::from_millis(dice.roll(900));
+                    world.input(Input::Due);
+                }
+            }
+        }
+        world.engine = true;
+        world.input(Input::EngineBack);
+        world.pass(Duration::from_secs(120));
+        let wanted = if last == Input::Stop { Status::Stopped } else { Status::Running };
+        assert_eq!(world.life.status(), wanted, "seed {seed} after {last:?}: {:?}", world.life);
+    }
+}
+
+#[test]
 fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
     for seed in 1..=3000 {
         let mut dice = Dice(u64::MAX / seed);
