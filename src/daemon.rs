@@ -69,8 +69,9 @@ impl From<io::Error> for Fatal {
 pub fn run(config: &Config) -> Result<(), Fatal> {
     log_to_stderr();
     let (stop, stopped) = bounded(1);
+    let died = stop.clone();
     ctrlc::set_handler(move || {
-        let _ = stop.try_send(());
+        let _ = stop.try_send(String::new());
     })
     .map_err(|error| Fatal::System(error.to_string()))?;
     raise_descriptor_limit(config);
@@ -106,9 +107,9 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
         }
     }));
 
-    let supervising = supervisor.start()?;
-    let watching = watcher::start(docker.clone(), inbox.clone())?;
-    let polling = poller::start(measuring(config, docker), runtime.clone(), kicked)?;
+    let supervising = supervisor.start(died.clone())?;
+    let watching = watcher::start(docker.clone(), inbox.clone(), died.clone())?;
+    let polling = poller::start(measuring(config, docker), runtime.clone(), kicked, died)?;
     let addresses = bound.addresses();
     let handler: Arc<dyn http::Handler> = door;
     let mut server = bound.serve(Arc::clone(&handler))?;
@@ -117,8 +118,8 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     }
     log::info!("{count} projects in {}", config.data_dir.display());
 
-    // The sender lives in the signal handler: this ends with a signal only.
-    let _ = stopped.recv();
+    // A signal, or the name of a thread that died: systemd starts anew what can not go on. A sender lives in the signal handler.
+    let dead = stopped.recv().unwrap_or_default();
 
     log::info!("stopping");
     server.stop_accepting();
@@ -132,7 +133,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     drop(polling);
     drop(store);
     log::info!("stopped");
-    Ok(())
+    if dead.is_empty() { Ok(()) } else { Err(Fatal::System(format!("the thread {dead} died"))) }
 }
 
 /// One line per fact, with the time where the system's journal does not add it.

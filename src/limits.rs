@@ -235,6 +235,8 @@ pub const LAST_OUTPUT_CHARS: usize = 400;
 
 /// Largest body of an API request: a project with the largest environment is under 64 KiB.
 pub const API_BODY_MAX: usize = 1024 * 1024;
+/// How long a handler waits for the engine: an answer is owed within 2 s, and the handlers are few.
+pub const API_ENGINE_MAX: Duration = Duration::from_millis(1500);
 /// Handlers that ask the store or the engine, at once.
 pub const API_THREADS: usize = 4;
 /// Requests that wait for such a handler; then 503.

@@ -29,6 +29,38 @@ pub fn spawn(name: &str, stack: usize, body: impl FnOnce() + Send + 'static) -> 
     Ok(Thread { name: name.to_owned(), handle: Some(handle) })
 }
 
+/// The same for a thread that the process cannot do without: when it panics, its name is sent to `died`.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_vital(
+    name: &str,
+    stack: usize,
+    died: Sender<String>,
+    body: impl FnOnce() + Send + 'static,
+) -> io::Result<Thread> {
+    let mut obituary = Obituary { name: name.to_owned(), died };
+    spawn(name, stack, move || {
+        body();
+        obituary.name.clear();
+    })
+}
+
+/// Tells of a thread that unwinds.
+struct Obituary {
+    name: String,
+    died: Sender<String>,
+}
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        if !self.name.is_empty() {
+            // One death is enough to end the process.
+            drop(self.died.try_send(std::mem::take(&mut self.name)));
+        }
+    }
+}
+
 /// What a panic said, for the log.
 #[must_use]
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
@@ -206,6 +238,15 @@ mod tests {
         assert_eq!(pool.submit(|| {}), Err(Full));
         drop(release);
         has_started.recv().unwrap();
+    }
+
+    #[test]
+    fn the_death_of_a_vital_thread_is_told_and_its_end_is_not() {
+        let (died, deaths) = bounded(1);
+        drop(spawn_vital("lives", 64 * 1024, died.clone(), || {}).unwrap());
+        assert!(deaths.try_recv().is_err());
+        drop(spawn_vital("dies", 64 * 1024, died, || panic!("on purpose")).unwrap());
+        assert_eq!(deaths.try_recv().as_deref(), Ok("dies"));
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Api {
         let api = Api {
             runtime: parts.runtime,
             store: parts.store,
-            docker: parts.docker,
+            docker: parts.docker.within(limits::API_ENGINE_MAX),
             keys: parts.keys,
             origins: parts.origins,
             words: parts.words,

@@ -77,19 +77,21 @@ struct Timeouts {
 
 /// A handle on the engine; clones share the API version and the idle connections.
 #[derive(Clone)]
-pub struct Docker(Arc<Inner>);
+pub struct Docker {
+    inner: Arc<Inner>,
+    timeouts: Timeouts,
+}
 
 struct Inner {
     socket: PathBuf,
     agent: Agent,
-    timeouts: Timeouts,
     /// Minor number of the API version; the major one is 1.
     minor: AtomicU32,
 }
 
 impl fmt::Debug for Docker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Docker").field(&self.0.socket).finish()
+        f.debug_tuple("Docker").field(&self.inner.socket).finish()
     }
 }
 
@@ -110,12 +112,24 @@ impl Docker {
     }
 
     fn with_timeouts(socket: &Path, timeouts: Timeouts) -> Docker {
-        Docker(Arc::new(Inner {
+        let inner = Inner {
             socket: socket.to_owned(),
             agent: unix::agent(socket, limits::DOCKER_IDLE_MAX, timeouts.connect),
-            timeouts,
             minor: AtomicU32::new(API_OLDEST.1),
-        }))
+        };
+        Docker { inner: Arc::new(inner), timeouts }
+    }
+
+    /// The same engine for somebody who waits: no call takes longer than `limit`.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Docker {
+        let Timeouts { connect, ping, list, call, stop_margin } = self.timeouts;
+        let [connect, ping, list, call, stop_margin] =
+            [connect, ping, list, call, stop_margin].map(|timeout| timeout.min(limit));
+        Docker {
+            inner: Arc::clone(&self.inner),
+            timeouts: Timeouts { connect, ping, list, call, stop_margin },
+        }
     }
 
     /// Asks who is there and which API later calls of all clones use. To be repeated after a lost connection, before events and
@@ -127,7 +141,7 @@ impl Docker {
     /// # Blocks
     /// Up to [`limits::DOCKER_PING_MAX`], twice.
     pub fn negotiate(&self) -> Result<Engine, Error> {
-        let limit = self.0.timeouts.ping;
+        let limit = self.timeouts.ping;
         let pong = self.send("GET", "/_ping", None, limit)?;
         let header = |name: &str| pong.headers().get(name).and_then(|value| value.to_str().ok());
         let offered = header("api-version")
@@ -140,7 +154,7 @@ impl Docker {
             return Err(Error::TooOld);
         }
         let api = API_NEWEST.min(offered);
-        self.0.minor.store(api.1, Ordering::Relaxed);
+        self.inner.minor.store(api.1, Ordering::Relaxed);
         let answer =
             self.read(self.send("GET", "/version", None, limit)?, limits::DOCKER_ANSWER_BYTES_MAX)?;
         let version: wire::Version = parse(&answer)?;
@@ -155,8 +169,7 @@ impl Docker {
     /// # Blocks
     /// Up to [`limits::DOCKER_LIST_MAX`]; 35 ms for 200 containers, measured on 20.10.
     pub fn list(&self) -> Result<Vec<Listed>, Error> {
-        let answer =
-            self.send("GET", &self.versioned("/containers/json?all=1"), None, self.0.timeouts.list)?;
+        let answer = self.send("GET", &self.versioned("/containers/json?all=1"), None, self.timeouts.list)?;
         let rows: Vec<wire::Row> = parse(&self.read(answer, limits::DOCKER_LIST_BYTES_MAX)?)?;
         rows.into_iter().filter_map(|row| row.into_listed().transpose()).collect()
     }
@@ -201,7 +214,7 @@ impl Docker {
     /// Up to [`limits::DOCKER_CALL_MAX`]; 9 ms, measured on 20.10.
     pub fn create(&self, spec: &Spec) -> Result<ContainerId, Error> {
         let path = format!("/containers/create?name={}", spec.name.as_str());
-        let answer = self.post(&path, Some(&spec.create_body()), self.0.timeouts.call)?;
+        let answer = self.post(&path, Some(&spec.create_body()), self.timeouts.call)?;
         wire::container_id(&parse::<wire::Created>(&answer)?.id)
     }
 
@@ -213,7 +226,7 @@ impl Docker {
     /// # Blocks
     /// Up to [`limits::DOCKER_CALL_MAX`]; 0.3 s, at times 1.5 s, measured on 20.10.
     pub fn start<'a>(&self, which: impl Into<Which<'a>>) -> Result<(), Error> {
-        self.post(&format!("/containers/{}/start", self.segment(which.into())?), None, self.0.timeouts.call)?;
+        self.post(&format!("/containers/{}/start", self.segment(which.into())?), None, self.timeouts.call)?;
         Ok(())
     }
 
@@ -228,7 +241,7 @@ impl Docker {
     pub fn stop<'a>(&self, which: impl Into<Which<'a>>, grace_s: u32) -> Result<(), Error> {
         let grace_s = grace_s.min(limits::DOCKER_STOP_GRACE_MAX_S);
         let path = format!("/containers/{}/stop?t={grace_s}", self.segment(which.into())?);
-        self.post(&path, None, Duration::from_secs(grace_s.into()) + self.0.timeouts.stop_margin)?;
+        self.post(&path, None, Duration::from_secs(grace_s.into()) + self.timeouts.stop_margin)?;
         Ok(())
     }
 
@@ -281,7 +294,7 @@ impl Docker {
         let found = self.inspect(which)?;
         let lines = lines.min(limits::DOCKER_LOG_LINES_MAX);
         let path = format!("/containers/{}/logs?stdout=1&stderr=1&tail={lines}", found.id);
-        let answer = self.send("GET", &self.versioned(&path), None, self.0.timeouts.call)?;
+        let answer = self.send("GET", &self.versioned(&path), None, self.timeouts.call)?;
         let log = answer.into_body().into_with_config().limit(limits::DOCKER_LOG_READ_BYTES_MAX).reader();
         frames::read_tail(log, !found.tty, limits::DOCKER_LOG_KEEP_BYTES).map_err(|e| match e.kind() {
             io::ErrorKind::InvalidData => Error::Malformed(e.to_string()),
@@ -323,7 +336,7 @@ impl Docker {
                 Err(Error::NotFound(_)) => {}
                 Err(other) => return Err(other),
             }
-            match self.post("/networks/create", Some(&body), self.0.timeouts.call) {
+            match self.post("/networks/create", Some(&body), self.timeouts.call) {
                 Ok(_) => {}
                 // Somebody was faster: the name (409) or its bridge (403, "networks have same bridge name") is there.
                 Err(e @ (Error::Conflict(_) | Error::Refused { status: 403, .. })) => lost = e,
@@ -355,7 +368,7 @@ impl Docker {
     pub fn stats(&self, id: &ContainerId) -> Result<Option<ApiReading>, Error> {
         let path = self.versioned(&format!("/containers/{id}/stats?stream=false&one-shot=true"));
         let answer =
-            self.read(self.send("GET", &path, None, self.0.timeouts.call)?, limits::DOCKER_ANSWER_BYTES_MAX)?;
+            self.read(self.send("GET", &path, None, self.timeouts.call)?, limits::DOCKER_ANSWER_BYTES_MAX)?;
         if answer.trim_ascii().is_empty() {
             return Ok(None); // Podman 4.3, not running
         }
@@ -380,9 +393,9 @@ impl Docker {
         let request = Request::get(format!("http://engine{}", self.versioned(&path)))
             .body(())
             .map_err(|e| self.broken(e.into()))?;
-        let agent = unix::agent(&self.0.socket, 0, self.0.timeouts.connect);
+        let agent = unix::agent(&self.inner.socket, 0, self.timeouts.connect);
         let request =
-            agent.configure_request(request).timeout_recv_response(Some(self.0.timeouts.ping)).build();
+            agent.configure_request(request).timeout_recv_response(Some(self.timeouts.ping)).build();
         let answer = agent.run(request).map_err(|e| self.broken(e))?;
         let body = accepted(answer)?.into_body().into_reader();
         Ok(Events::open(agent, body))
@@ -393,7 +406,7 @@ impl Docker {
         let refused = match self.post(
             &format!("/containers/{}/{verb}", self.segment(which)?),
             None,
-            self.0.timeouts.call,
+            self.timeouts.call,
         ) {
             Err(e @ (Error::Conflict(_) | Error::Refused { .. })) => e,
             done => return done.map(drop),
@@ -413,11 +426,11 @@ impl Docker {
     }
 
     fn versioned(&self, path: &str) -> String {
-        format!("/v{}.{}{path}", API_OLDEST.0, self.0.minor.load(Ordering::Relaxed))
+        format!("/v{}.{}{path}", API_OLDEST.0, self.inner.minor.load(Ordering::Relaxed))
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let answer = self.send("GET", &self.versioned(path), None, self.0.timeouts.call)?;
+        let answer = self.send("GET", &self.versioned(path), None, self.timeouts.call)?;
         parse(&self.read(answer, limits::DOCKER_ANSWER_BYTES_MAX)?)
     }
 
@@ -427,7 +440,7 @@ impl Docker {
     }
 
     fn delete(&self, path: &str) -> Result<(), Error> {
-        let answer = self.send("DELETE", &self.versioned(path), None, self.0.timeouts.call)?;
+        let answer = self.send("DELETE", &self.versioned(path), None, self.timeouts.call)?;
         self.read(answer, limits::DOCKER_ANSWER_BYTES_MAX).map(drop)
     }
 
@@ -461,7 +474,7 @@ impl Docker {
         json: Option<&Value>,
         limit: Duration,
     ) -> Result<Response<Body>, ureq::Error> {
-        let agent = &self.0.agent;
+        let agent = &self.inner.agent;
         let request = Request::builder().method(method).uri(format!("http://engine{path}"));
         if method == "GET" {
             let request = agent.configure_request(request.body(())?).timeout_global(Some(limit)).build();
@@ -476,7 +489,7 @@ impl Docker {
     }
 
     fn broken(&self, e: ureq::Error) -> Error {
-        let socket = self.0.socket.display();
+        let socket = self.inner.socket.display();
         match e {
             ureq::Error::Io(e) => {
                 Error::Unavailable(clean(&format!("no answer from the engine at {socket}: {e}")))

@@ -15,7 +15,7 @@ use crate::docker::{ContainerId, Docker};
 use crate::domain::metrics::{Reading, cpu_percent};
 use crate::domain::{ProjectId, Status};
 use crate::host::{self, Cgroup, Roots};
-use crate::threads::{Pool, Thread, spawn};
+use crate::threads::{Pool, Thread, spawn_vital};
 use crate::{limits, threads};
 
 /// Where the numbers come from.
@@ -80,14 +80,19 @@ pub struct Polling {
     _thread: Thread,
 }
 
-/// Starts the thread.
+/// Starts the thread; should it die, `died` is told.
 ///
 /// # Errors
 /// When the system refuses a thread.
-pub fn start(settings: Settings, runtime: Runtime, kicked: Receiver<()>) -> std::io::Result<Polling> {
+pub fn start(
+    settings: Settings,
+    runtime: Runtime,
+    kicked: Receiver<()>,
+    died: Sender<String>,
+) -> std::io::Result<Polling> {
     let (stop, stopped) = bounded(0);
     let poll = move || Poller::new(settings, runtime).run(&kicked, &stopped);
-    Ok(Polling { _stop: stop, _thread: spawn("docker-poll", limits::STACK_DEFAULT, poll)? })
+    Ok(Polling { _stop: stop, _thread: spawn_vital("docker-poll", limits::STACK_DEFAULT, died, poll)? })
 }
 
 struct Poller {

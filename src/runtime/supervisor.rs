@@ -18,7 +18,7 @@ use crate::domain::lifecycle::{self, Change, Effect, Input, Kind, Life, Op, Outc
 use crate::domain::{Addressed, ContainerName, Event, Metrics, Project, ProjectId, Status, UserId, metrics};
 use crate::limits;
 use crate::store::{self, Store};
-use crate::threads::{Thread, spawn};
+use crate::threads::{Thread, spawn_vital};
 
 /// Turns one owner's events into a frame of bytes; the first event has the given id, each next one the next.
 pub type Encode = Box<dyn Fn(&[&Event], u64) -> Vec<u8> + Send>;
@@ -114,12 +114,12 @@ impl Supervisor {
         self.runtime.inbox.clone()
     }
 
-    /// Starts it. It ends with [`Message::Stop`].
+    /// Starts it. It ends with [`Message::Stop`]; should it die, `died` is told.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(mut self) -> std::io::Result<Thread> {
-        spawn("supervisor", limits::STACK_DEFAULT, move || self.run())
+    pub fn start(mut self, died: Sender<String>) -> std::io::Result<Thread> {
+        spawn_vital("supervisor", limits::STACK_DEFAULT, died, move || self.run())
     }
 
     fn run(&mut self) {

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::Message;
 use crate::docker::{Aborter, Docker};
-use crate::threads::{Thread, spawn};
+use crate::threads::{Thread, spawn_vital};
 use crate::{limits, threads};
 
 /// The running thread; dropping it ends the stream and joins.
@@ -29,16 +29,16 @@ impl Drop for Watcher {
     }
 }
 
-/// Starts it.
+/// Starts it; should it die, `died` is told.
 ///
 /// # Errors
 /// When the system refuses a thread.
-pub fn start(docker: Docker, inbox: Sender<Message>) -> std::io::Result<Watcher> {
+pub fn start(docker: Docker, inbox: Sender<Message>, died: Sender<String>) -> std::io::Result<Watcher> {
     let (stop, stopped) = bounded(0);
     let abort = Arc::new(Mutex::new(None));
     let slot = Arc::clone(&abort);
-    let thread =
-        spawn("docker-watch", limits::STACK_DEFAULT, move || watch(&docker, &inbox, &slot, &stopped))?;
+    let watch = move || watch(&docker, &inbox, &slot, &stopped);
+    let thread = spawn_vital("docker-watch", limits::STACK_DEFAULT, died, watch)?;
     Ok(Watcher { abort, stop: Some(stop), thread: Some(thread) })
 }
 
