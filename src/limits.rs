@@ -55,7 +55,7 @@ pub const HTTP_DISCARD_DEADLINE: Duration = Duration::from_secs(1);
 /// Pause after a failed `accept`: without descriptors it would fail a million times a second.
 pub const HTTP_ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// Unacknowledged bytes or unanswered probes for so long mean that the peer is gone.
-pub const HTTP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+pub const HTTP_USER_TIMEOUT: Duration = Duration::from_secs(25);
 /// Silence before the kernel probes the peer.
 pub const HTTP_PROBE_AFTER: Duration = Duration::from_secs(15);
 /// Time between two probes.
@@ -247,6 +247,8 @@ pub const LOGIN_THREADS: usize = 2;
 pub const LOGIN_QUEUE: usize = 16;
 /// A quiet event stream says this often that it is alive; proxies in between cut at 60 to 100 s.
 pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
+// A vanished stream client is noticed within 60 s: at the heartbeat after the one that nobody acknowledged.
+const _: () = assert!(2 * STREAM_HEARTBEAT.as_secs() + HTTP_USER_TIMEOUT.as_secs() < 60);
 /// How often, and how far apart, a new stream looks for a place that a vanished client gives back.
 pub const STREAM_PLACE_TRIES: u32 = 5;
 /// See [`STREAM_PLACE_TRIES`].

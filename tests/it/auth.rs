@@ -202,6 +202,30 @@ fn tokens_survive_a_restart_and_end_with_a_new_password_or_the_account() {
 }
 
 #[test]
+fn case_53_no_password_and_no_token_is_in_the_log_or_the_data() {
+    let mut server = Server::start();
+    let client = server.client();
+    client.register("ana");
+    let body = login(&client, "ana@example.com", PASSWORD).ok(200);
+    let ana = client.with_token(&field(&body, "token"));
+    login(&client, "ana@example.com", "canary password");
+    drop(server.stream(&ana));
+    ana.get(&format!("/api/projects?token={}", field(&body, "token"))).ok(200);
+    ana.get("/api/projects/canary%0d%0a").error(404);
+    let secrets = [PASSWORD, "canary password", &field(&body, "token"), &field(&body, "refresh_token")];
+    assert_eq!(server.terminate(), Some(0));
+    let log = server.log();
+    for secret in secrets {
+        assert!(!log.contains(secret), "in the log");
+        for file in std::fs::read_dir(server.data()).unwrap() {
+            let path = file.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            assert!(!bytes.windows(secret.len()).any(|w| w == secret.as_bytes()), "in {}", path.display());
+        }
+    }
+}
+
+#[test]
 fn case_49_many_logins_at_once_leave_the_rest_of_the_api_alone() {
     let server = Server::with("[limits]\nper_address = 300\n");
     let client = server.client();

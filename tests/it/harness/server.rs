@@ -15,6 +15,8 @@ pub struct Server {
     pub dir: PathBuf,
     pub base: String,
     config: String,
+    /// A program with its arguments that runs muelle, where the test needs one.
+    pub wrapper: Vec<String>,
     child: Option<Child>,
     log: Arc<Mutex<String>>,
 }
@@ -37,13 +39,20 @@ impl Server {
     pub fn prepare(config: &str) -> Server {
         let dir = std::env::temp_dir().join(unique("muelle-test"));
         fs::create_dir_all(&dir).expect("a temporary folder");
-        Server { dir, base: String::new(), config: config.to_owned(), child: None, log: Arc::default() }
+        Server {
+            dir,
+            base: String::new(),
+            config: config.to_owned(),
+            wrapper: Vec::new(),
+            child: None,
+            log: Arc::default(),
+        }
     }
 
     /// Starts the process and waits until it says where it listens.
     pub fn run(&mut self) {
         let file = self.config_file();
-        let mut child = program()
+        let mut child = program(&self.wrapper)
             .arg("serve")
             .arg("--config")
             .arg(file)
@@ -67,7 +76,10 @@ impl Server {
         self.child = Some(child);
         self.base = eventually("muelle says where it listens", Duration::from_secs(20), || {
             let log = self.log();
-            let at = log.find("http://127.0.0.1:").ok_or_else(|| log.clone())?;
+            let at = log
+                .find("listening on http://")
+                .map(|at| at + "listening on ".len())
+                .ok_or_else(|| log.clone())?;
             log[at..]
                 .split_whitespace()
                 .next()
@@ -172,9 +184,12 @@ impl Server {
 }
 
 /// The binary, deaf to the environment of whoever runs the tests.
-pub fn program() -> Command {
+fn program(wrapper: &[String]) -> Command {
+    let muelle = env!("CARGO_BIN_EXE_muelle").to_owned();
+    let words = [wrapper, &[muelle]].concat();
     #[expect(clippy::disallowed_methods, reason = "the tests run the real binary")]
-    let mut program = Command::new(env!("CARGO_BIN_EXE_muelle"));
+    let mut program = Command::new(&words[0]);
+    program.args(&words[1..]);
     program.env_remove("RUST_LOG");
     program
 }
@@ -182,7 +197,7 @@ pub fn program() -> Command {
 /// Runs the binary to its end.
 pub fn run(arguments: &[&str], config: Option<&Path>, input: &str) -> (i32, String) {
     use std::io::Write;
-    let mut command = program();
+    let mut command = program(&[]);
     command.args(arguments);
     if let Some(config) = config {
         command.arg("--config").arg(config);
