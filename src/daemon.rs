@@ -21,7 +21,7 @@ use crate::http::{self, Bound};
 use crate::limits;
 use crate::runtime::poller::{self, Kick};
 use crate::runtime::supervisor::{self, Supervisor};
-use crate::runtime::{Hub, Message, Reach, ops, watcher};
+use crate::runtime::{Hub, Reach, ops, watcher};
 use crate::store::{self, DirLock, OpenError, Store};
 
 /// Why the server does not start.
@@ -99,19 +99,17 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     );
     let (runtime, inbox) = (supervisor.runtime(), supervisor.inbox());
     let api = Api::new(parts(config, &runtime, &store, &docker, keys, words, ids))?;
-    let door = Arc::new(Door::new(api));
-    let reloader = Arc::downgrade(&door);
+    let weak = Arc::downgrade(&api);
     store.on_foreign_change(Box::new(move || {
-        if let Some(door) = reloader.upgrade() {
-            door.reload_soon();
-        }
+        let reloaded = weak.upgrade().map_or(Ok(()), |api| api.reload());
+        reloaded.inspect_err(|error| log::error!("cannot read users and sessions: {error}")).is_ok()
     }));
+    let handler: Arc<dyn http::Handler> = Arc::new(Door::new(api));
 
     let supervising = supervisor.start(died.clone())?;
-    let watching = watcher::start(docker.clone(), inbox.clone(), died.clone())?;
-    let polling = poller::start(measuring(config, docker), runtime.clone(), kicked, died)?;
+    let mut watching = watcher::start(docker.clone(), inbox.clone(), died.clone())?;
+    let mut polling = poller::start(measuring(config, docker), runtime.clone(), kicked, died)?;
     let addresses = bound.addresses();
-    let handler: Arc<dyn http::Handler> = door;
     let mut server = bound.serve(Arc::clone(&handler))?;
     for address in addresses {
         log::info!("listening on http://{address}");
@@ -123,14 +121,15 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
 
     log::info!("stopping");
     server.stop_accepting();
+    watching.stop();
+    polling.stop();
     runtime.hub.end_sessions(&|_| true, Instant::now(), "the server stops");
     server.close(limits::SHUTDOWN_GRACE);
     drop(handler);
     drop(watching);
-    drop(inbox.send(Message::Stop));
     drop(supervising);
-    drop(runtime);
     drop(polling);
+    drop(runtime);
     drop(store);
     log::info!("stopped");
     if dead.is_empty() { Ok(()) } else { Err(Fatal::System(format!("the thread {dead} died"))) }
@@ -189,6 +188,7 @@ fn operations(config: &Config, docker: &Docker, store: &Store) -> ops::Settings 
         },
         is_local: host::is_local_address,
         memory_mb_default: config.limits.project_memory_mb_default(),
+        cpus_default: config.limits.project_cpus,
     }
 }
 

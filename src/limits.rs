@@ -12,9 +12,9 @@ pub const STACK_CONNECTION: usize = 256 * 1024;
 /// Stack of every other thread of ours.
 pub const STACK_DEFAULT: usize = 512 * 1024;
 /// How long the shutdown waits for the jobs of a pool; what hangs longer, in a call to a hung engine, is left behind.
-pub const JOIN_MAX: Duration = Duration::from_secs(5);
-/// How long the shutdown waits for requests under way: with [`JOIN_MAX`] it ends well within systemd's `TimeoutStopSec`.
-pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+pub const JOIN_MAX: Duration = Duration::from_secs(3);
+/// How long the shutdown waits for requests under way: with [`JOIN_MAX`] for each pool it ends within 15 s.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 /// Descriptors beside those of client connections: the database, the engine's sockets, cgroup files, probes.
 pub const DESCRIPTORS_RESERVED: u64 = 400;
 
@@ -128,6 +128,8 @@ pub const STORE_QUEUE: usize = 1024;
 pub const STORE_SUBMIT_MAX: Duration = Duration::from_secs(5);
 /// How long a caller waits for its commit: beyond that the disk hangs, and the thread has others to serve.
 pub const STORE_ANSWER_MAX: Duration = Duration::from_secs(20);
+/// How long health waits for the disk before it calls the store unavailable.
+pub const STORE_PING_MAX: Duration = Duration::from_secs(1);
 /// How long SQLite waits for another process (the command line) that holds the file.
 pub const STORE_BUSY_MAX: Duration = Duration::from_secs(5);
 /// How often the store thread looks for changes of other processes and at the size of its journal.
@@ -208,6 +210,10 @@ pub const OPS_THREADS: usize = 16;
 pub const OPS_QUEUE: usize = 64;
 /// Looks at once: hundreds of projects at boot must not take the engine from those who want to act.
 pub const LOOKS_AT_ONCE: usize = 4;
+/// Probes at once: apps that accept and never answer must not take the threads from those that are to be stopped.
+pub const PROBES_AT_ONCE: usize = 8;
+/// Shortest time between two readings that a CPU share can be told from.
+pub const SHARE_OVER_MIN: Duration = Duration::from_millis(500);
 /// How long an attempt to get an HTTP answer from an app may take, to connect and again to answer.
 pub const PROBE_MAX: Duration = Duration::from_secs(1);
 /// How long the supervisor waits until it offers something again to a queue that was full.
@@ -241,12 +247,16 @@ pub const API_ENGINE_MAX: Duration = Duration::from_millis(1500);
 pub const API_THREADS: usize = 4;
 /// Requests that wait for such a handler; then 503.
 pub const API_QUEUE: usize = 64;
+/// Handlers that ask the engine, at once: should it hang, the others go on.
+pub const API_ENGINE_THREADS: usize = 2;
+/// Requests that wait for such a handler; then 503.
+pub const API_ENGINE_QUEUE: usize = 16;
 /// Passwords hashed at once, 19 MiB each.
 pub const LOGIN_THREADS: usize = 2;
 /// Logins that wait for that; then 503.
 pub const LOGIN_QUEUE: usize = 16;
-/// A quiet event stream says this often that it is alive; proxies in between cut at 60 to 100 s.
-pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often an event stream says that it is alive, quiet or not: 15 s at the latest by the contract; proxies in between cut at 60 s.
+pub const STREAM_HEARTBEAT: Duration = Duration::from_secs(12);
 // A vanished stream client is noticed within 60 s: at the heartbeat after the one that nobody acknowledged.
 const _: () = assert!(2 * STREAM_HEARTBEAT.as_secs() + HTTP_USER_TIMEOUT.as_secs() < 60);
 /// How often, and how far apart, a new stream looks for a place that a vanished client gives back.

@@ -99,7 +99,9 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        if let Some(handle) = self.handle.take() {
+        // A thread that drops the last handle on itself cannot wait for its own end.
+        let itself = |handle: &JoinHandle<()>| handle.thread().id() == std::thread::current().id();
+        if let Some(handle) = self.handle.take().filter(|handle| !itself(handle)) {
             // The body's panics are caught above; there is nothing left in the result.
             drop(handle.join());
         }

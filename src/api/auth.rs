@@ -1,8 +1,10 @@
 //! Accounts and tokens: section 3 of the contract.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::after;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
@@ -83,8 +85,14 @@ pub(super) fn slow_down(api: &Api, call: &Call) -> Result<(), Failure> {
 
 /// The account that a login is for, where the body names one.
 fn email_of(call: &Call) -> Option<Email> {
-    let body: Value = serde_json::from_slice(&call.body).ok()?;
-    Email::parse(body.get("email")?.as_str()?).ok()
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        email: Cow<'a, str>,
+    }
+    // Whatever else there is, is passed over without being kept.
+    let named: Named<'_> = serde_json::from_slice(&call.body).ok()?;
+    Email::parse(&named.email).ok()
 }
 
 fn too_many(retry_after: Duration) -> Failure {
@@ -149,6 +157,8 @@ pub(super) fn refresh(api: &Api, call: &Call) -> Answer {
 
 fn open_session(api: &Api, user: &User) -> Result<Value, Failure> {
     let now = SystemTime::now();
+    let over = api.store.purge_sessions(now)?;
+    api.end_sessions(&over, "the session has expired");
     let opened = api.store.create_session(user.id, api.session_lifetime, now)?;
     api.sessions.add(opened.session.id, user);
     api.end_sessions(&opened.revoked, "too many sessions of one user");

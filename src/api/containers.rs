@@ -102,8 +102,11 @@ pub(super) fn unmanaged(api: &Api, call: &Call) -> Answer {
 pub(super) fn events(api: &Api, call: &Call) -> Answer {
     let caller = call.caller()?;
     let listener = Listener { user: caller.user.id, session: caller.session, address: call.address };
-    feed::stream(api.runtime.clone(), api.ids.clone(), api.words, &listener).map_err(|_| {
+    let stream = feed::stream(api.runtime.clone(), api.ids.clone(), api.words, &listener).map_err(|_| {
         let sentence = "Too many event streams are open: close a tab, or try again in a moment";
         Failure::new(503, "TooManyStreams", sentence).retry(5)
-    })
+    })?;
+    // A session that ended before its stream had a place was not told to that stream.
+    api.sessions.user(caller.session, caller.user.id).ok_or_else(Failure::unauthorized)?;
+    Ok(stream)
 }

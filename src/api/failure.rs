@@ -129,9 +129,6 @@ impl From<Refusal> for Failure {
         let failure = Failure::new(refusal.status(), code, refusal.to_string());
         match refusal {
             Refusal::Busy | Refusal::TooManyFromAddress => failure.retry(RETRY_AFTER_S),
-            Refusal::MethodNotAllowed => {
-                Failure { allow: Some("GET, HEAD, POST, PATCH, PUT, DELETE, OPTIONS".to_owned()), ..failure }
-            }
             _ => failure,
         }
     }
@@ -142,8 +139,7 @@ impl From<Refused> for Failure {
         match refused {
             Refused::NotFound => Failure::no_project(),
             Refused::Engine => Failure::docker_unavailable(),
-            Refused::DiskFull => Failure::from(store::Error::DiskFull),
-            Refused::Store => Failure::internal("the store could not record it"),
+            Refused::Store(error) => error.into(),
             Refused::Busy => Failure::busy(),
         }
     }

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crossbeam_channel::{RecvTimeoutError, after};
 use serde::Serialize;
@@ -204,16 +204,13 @@ fn follow(
     let seen = snapshot.first_id;
     drop(snapshot);
     let mut end: Option<(Instant, &'static str)> = None;
+    let mut comment_at = Instant::now() + limits::STREAM_HEARTBEAT;
     loop {
-        let left = end.map_or(Duration::MAX, |(at, _)| at.saturating_duration_since(Instant::now()));
-        if let (true, Some((_, reason))) = (left.is_zero(), end) {
-            return reason;
-        }
+        let wake_at = end.map_or(comment_at, |(at, _)| at.min(comment_at));
         let mut batch = Vec::new();
-        match subscription.frames.recv_timeout(limits::STREAM_HEARTBEAT.min(left)) {
+        match subscription.frames.recv_deadline(wake_at) {
             Err(RecvTimeoutError::Disconnected) => return "the client was too slow",
-            Err(RecvTimeoutError::Timeout) if left <= limits::STREAM_HEARTBEAT => continue,
-            Err(RecvTimeoutError::Timeout) => batch.extend_from_slice(b": \n\n"),
+            Err(RecvTimeoutError::Timeout) => {}
             Ok(frame) => {
                 // What has gathered goes out in one write.
                 for frame in std::iter::once(frame).chain(subscription.frames.try_iter()) {
@@ -225,8 +222,16 @@ fn follow(
                 }
             }
         }
+        let now = Instant::now();
+        if comment_at <= now {
+            batch.extend_from_slice(b": \n\n");
+            comment_at = now + limits::STREAM_HEARTBEAT;
+        }
         if writer.peer_closed() || write_if_any(writer, &batch).is_err() {
             return "the client is gone";
+        }
+        if let Some((_, reason)) = end.filter(|(at, _)| *at <= now) {
+            return reason;
         }
     }
 }

@@ -92,6 +92,7 @@ pub struct Api {
 pub struct Door {
     api: Arc<Api>,
     pool: Pool,
+    engine: Pool,
     logins: Pool,
 }
 
@@ -115,7 +116,7 @@ impl Api {
             registration: parts.registration,
             token_lifetime: parts.token_lifetime,
             session_lifetime: parts.session_lifetime,
-            trusted_peers: parts.trusted_peers,
+            trusted_peers: parts.trusted_peers.iter().map(IpAddr::to_canonical).collect(),
             project_memory_mb_max: parts.project_memory_mb_max,
             project_cpus_max: parts.project_cpus_max,
             sessions: sessions::Sessions::default(),
@@ -159,12 +160,16 @@ impl Api {
         if !self.trusted_peers.contains(&peer) {
             return peer;
         }
-        let named: Vec<IpAddr> = head
-            .all("x-forwarded-for")
-            .flat_map(|list| list.split(','))
-            .filter_map(|ip| ip.trim().parse().ok())
-            .collect();
-        named.into_iter().rev().find(|ip| !self.trusted_peers.contains(ip)).unwrap_or(peer)
+        // From the right, where the proxies of ours wrote; what cannot be read ends it, since left of that anybody may have written.
+        let list: Vec<&str> = head.all("x-forwarded-for").flat_map(|list| list.split(',')).collect();
+        for entry in list.iter().rev() {
+            match entry.trim().parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+                Ok(ip) if self.trusted_peers.contains(&ip) => {}
+                Ok(ip) => return ip,
+                Err(_) => return peer,
+            }
+        }
+        peer
     }
 }
 
@@ -182,21 +187,10 @@ impl Door {
     #[must_use]
     pub fn new(api: Arc<Api>) -> Door {
         let pool = Pool::new("api", limits::API_THREADS, limits::API_QUEUE, limits::STACK_DEFAULT);
+        let engine =
+            Pool::new("engine", limits::API_ENGINE_THREADS, limits::API_ENGINE_QUEUE, limits::STACK_DEFAULT);
         let logins = Pool::new("login", limits::LOGIN_THREADS, limits::LOGIN_QUEUE, limits::STACK_DEFAULT);
-        Door { api, pool, logins }
-    }
-
-    /// Has users and sessions read anew, on the API pool. Never blocks.
-    pub fn reload_soon(&self) {
-        let api = Arc::clone(&self.api);
-        let queued = self.pool.submit(move || {
-            if let Err(error) = api.reload() {
-                log::error!("cannot read users and sessions: {error}");
-            }
-        });
-        if queued.is_err() {
-            log::warn!("the API is too busy to read users and sessions anew");
-        }
+        Door { api, pool, engine, logins }
     }
 
     fn answer(&self, request: &mut Request<'_>, request_id: &str) -> Answer {
@@ -235,6 +229,7 @@ impl Door {
         let pool = match route.place {
             Place::Here => return (route.handler)(&self.api, &call),
             Place::Pool => &self.pool,
+            Place::Engine => &self.engine,
             Place::Login => {
                 auth::slow_down(&self.api, &call)?;
                 &self.logins

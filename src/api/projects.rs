@@ -13,7 +13,9 @@ use super::routes::Answer;
 use super::wire::ProjectOut;
 use super::{Api, json as answer};
 use crate::docker::{self, Inspected};
-use crate::domain::{ContainerName, Desired, ImageRef, Project, ProjectName, Settings, Source, Template};
+use crate::domain::{
+    ContainerName, Desired, ImageRef, ProjectName, Settings, SettingsChange, Source, Template,
+};
 use crate::http::Response;
 use crate::limits;
 use crate::runtime::{Command, View};
@@ -71,7 +73,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Answer {
     let name = ProjectName::parse(fields.required("name", "Name")?)?;
     let template = fields.text("template")?.map(Template::parse).transpose()?.unwrap_or_default();
     let mut settings = Settings::default();
-    apply(api, &fields, &mut settings)?;
+    settings_change(api, &fields)?.apply(&mut settings)?;
     let caller = call.caller()?;
     let github_url = fields.text("github_url")?.is_some_and(|url| !url.is_empty());
     let (source, desired, seen) = match (fields.text("image")?, fields.text("container")?) {
@@ -92,9 +94,9 @@ pub(super) fn create(api: &Api, call: &Call) -> Answer {
         return Err(no_branch());
     }
     let new = NewProject { owner: caller.user.id, name, source, template, settings, desired };
-    let made = api.store.create_project(new, SystemTime::now())?;
-    let view = api.runtime.created(made, seen)?;
-    project(api, call, 201, &view)
+    let (committed, recording) = api.runtime.recording(seen);
+    api.store.create_project(new, SystemTime::now(), committed)?;
+    project(api, call, 201, &*recording.view()?)
 }
 
 fn from_image(api: &Api, image: &str) -> Result<Source, Failure> {
@@ -151,30 +153,16 @@ fn no_branch() -> Failure {
     Failure::invalid("branch is for projects that come from a repository")
 }
 
-/// Takes the settings of a create or change request into `settings`.
-fn apply(api: &Api, fields: &Fields, settings: &mut Settings) -> Result<(), Failure> {
+/// The settings of a create or change request.
+fn settings_change(api: &Api, fields: &Fields) -> Result<SettingsChange, Failure> {
     let cpus: RangeInclusive<f64> = limits::PROJECT_CPUS_MIN..=api.project_cpus_max;
-    if let Some(port) = fields.integer("port", 1..=u32::from(u16::MAX))? {
-        settings.port = u16::try_from(port).ok();
-    }
-    if let Some(memory) =
-        fields.integer("memory_mb", limits::PROJECT_MEMORY_MB_MIN..=api.project_memory_mb_max)?
-    {
-        settings.memory_mb = Some(memory);
-    }
-    if let Some(cpus) = fields.number("cpus", cpus)? {
-        settings.cpus = Some(cpus);
-    }
-    if let Some(idle_after) = fields.idle_after()? {
-        settings.idle_after = Some(idle_after);
-    }
-    for (name, value) in fields.env()?.unwrap_or_default() {
-        match value {
-            Some(value) => drop(settings.env.insert(name, value)),
-            None => drop(settings.env.remove(&name)),
-        }
-    }
-    Ok(Settings::check_env(&settings.env)?)
+    Ok(SettingsChange {
+        port: fields.integer("port", 1..=u32::from(u16::MAX))?.and_then(|port| u16::try_from(port).ok()),
+        env: fields.env()?.unwrap_or_default(),
+        memory_mb: fields.integer("memory_mb", limits::PROJECT_MEMORY_MB_MIN..=api.project_memory_mb_max)?,
+        cpus: fields.number("cpus", cpus)?,
+        idle_after: fields.idle_after()?,
+    })
 }
 
 /// `PATCH /projects/:id`: name and settings. `env` is merged: a text sets a variable, null takes it away, the others stay.
@@ -193,12 +181,11 @@ pub(super) fn update(api: &Api, call: &Call) -> Answer {
         )));
     }
     let name = fields.text("name")?.map(ProjectName::parse).transpose()?;
-    let mut settings = before.settings.clone();
-    apply(api, &fields, &mut settings)?;
-    let changed = (settings != before.settings).then_some(settings);
-    let project: Project = api.store.update_project(before.id, name, changed)?;
+    let change = settings_change(api, &fields)?;
+    let (committed, recording) = api.runtime.recording(None);
+    let project = api.store.update_project(before.id, name, change, committed)?;
     let restart = needs_restart(&before.settings, &project.settings) && view.run.is_some();
-    let view = api.runtime.changed(project)?;
+    let view = recording.view()?;
     let host = &call.caller()?.user.host;
     let out = ProjectOut::new(&view, host.as_str(), api.words).restart_required(restart);
     Ok(answer(200, &json!({"project": out})))

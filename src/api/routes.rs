@@ -25,8 +25,10 @@ pub enum Access {
 pub enum Place {
     /// On the connection's thread: it answers from memory.
     Here,
-    /// On the API pool: it asks the store or the engine.
+    /// On the API pool: it asks the store, or the supervisor for something durable.
     Pool,
+    /// On the engine pool: it asks the engine, which may hang.
+    Engine,
     /// On the login pool: it hashes a password.
     Login,
 }
@@ -59,27 +61,27 @@ macro_rules! routes {
 
 /// Every route.
 pub const ROUTES: &[Route] = routes! {
-    GET    "/healthz"                           Open   Here  health::alive;
-    GET    "/api/health"                        Open   Pool  health::health;
-    POST   "/api/auth/register"                 Open   Login auth::register;
-    POST   "/api/auth/login"                    Open   Login auth::login;
-    POST   "/api/auth/refresh"                  Open   Pool  auth::refresh;
-    POST   "/api/auth/logout"                   User   Pool  auth::logout;
-    GET    "/api/auth/me"                       User   Here  auth::me;
-    GET    "/api/projects"                      User   Here  projects::list;
-    POST   "/api/projects"                      User   Pool  projects::create;
-    GET    "/api/projects/:id"                  User   Here  projects::get;
-    PATCH  "/api/projects/:id"                  User   Pool  projects::update;
-    DELETE "/api/projects/:id"                  User   Pool  projects::delete;
-    PATCH  "/api/projects/:id/status"           User   Pool  projects::set_status;
-    GET    "/api/containers/events"             Stream Here  containers::events;
-    GET    "/api/containers/unmanaged"          User   Pool  containers::unmanaged;
-    GET    "/api/containers/:id/status"         User   Here  containers::status;
-    POST   "/api/containers/:id/start"          User   Pool  containers::start;
-    POST   "/api/containers/:id/stop"           User   Pool  containers::stop;
-    POST   "/api/containers/:id/restart"        User   Pool  containers::restart;
-    POST   "/api/containers/:id/create"         User   Pool  containers::rebuild;
-    POST   "/api/containers/:id/rebuild"        User   Pool  containers::rebuild;
+    GET    "/healthz"                           Open   Here   health::alive;
+    GET    "/api/health"                        Open   Here   health::health;
+    POST   "/api/auth/register"                 Open   Login  auth::register;
+    POST   "/api/auth/login"                    Open   Login  auth::login;
+    POST   "/api/auth/refresh"                  Open   Pool   auth::refresh;
+    POST   "/api/auth/logout"                   User   Pool   auth::logout;
+    GET    "/api/auth/me"                       User   Here   auth::me;
+    GET    "/api/projects"                      User   Here   projects::list;
+    POST   "/api/projects"                      User   Engine projects::create;
+    GET    "/api/projects/:id"                  User   Here   projects::get;
+    PATCH  "/api/projects/:id"                  User   Pool   projects::update;
+    DELETE "/api/projects/:id"                  User   Pool   projects::delete;
+    PATCH  "/api/projects/:id/status"           User   Pool   projects::set_status;
+    GET    "/api/containers/events"             Stream Here   containers::events;
+    GET    "/api/containers/unmanaged"          User   Engine containers::unmanaged;
+    GET    "/api/containers/:id/status"         User   Here   containers::status;
+    POST   "/api/containers/:id/start"          User   Pool   containers::start;
+    POST   "/api/containers/:id/stop"           User   Pool   containers::stop;
+    POST   "/api/containers/:id/restart"        User   Pool   containers::restart;
+    POST   "/api/containers/:id/create"         User   Pool   containers::rebuild;
+    POST   "/api/containers/:id/rebuild"        User   Pool   containers::rebuild;
 };
 
 /// What a method and a path lead to.

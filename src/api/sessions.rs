@@ -18,6 +18,8 @@ pub struct Sessions {
 struct Known {
     users: HashMap<UserId, Arc<User>>,
     sessions: HashMap<SessionId, UserId>,
+    /// Counts the changes: what was read meanwhile may be older.
+    changes: u64,
 }
 
 impl Sessions {
@@ -29,18 +31,25 @@ impl Sessions {
     /// # Blocks
     /// On two queries.
     pub fn reload(&self, reader: &Reader) -> Result<Vec<SessionId>, Error> {
-        let users = reader.users()?.into_iter().map(|user| (user.id, Arc::new(user))).collect();
-        let sessions = reader.sessions()?.into_iter().map(|session| (session.id, session.user)).collect();
-        let fresh = Known { users, sessions };
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *known, fresh);
-        let ended = before.sessions.into_keys().filter(|id| !known.sessions.contains_key(id));
-        Ok(ended.collect())
+        loop {
+            let changes = self.known.read().unwrap_or_else(PoisonError::into_inner).changes;
+            let users = reader.users()?.into_iter().map(|user| (user.id, Arc::new(user))).collect();
+            let sessions = reader.sessions()?.into_iter().map(|session| (session.id, session.user)).collect();
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            if known.changes != changes {
+                // Somebody logged in or out in between. Each turn costs them a commit, so it ends.
+                continue;
+            }
+            let before = std::mem::replace(&mut *known, Known { users, sessions, changes: changes + 1 });
+            let ended = before.sessions.into_keys().filter(|id| !known.sessions.contains_key(id));
+            return Ok(ended.collect());
+        }
     }
 
     /// Adds what was just written.
     pub fn add(&self, session: SessionId, user: &User) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.changes += 1;
         known.sessions.insert(session, user.id);
         known.users.entry(user.id).or_insert_with(|| Arc::new(user.clone()));
     }
@@ -48,6 +57,7 @@ impl Sessions {
     /// Takes away what was just revoked.
     pub fn remove(&self, sessions: &[SessionId]) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.changes += 1;
         for session in sessions {
             known.sessions.remove(session);
         }

@@ -7,6 +7,7 @@
 //! A project is normally at [`Goal::Rest`]: reality is shown as it is, and a change from outside is followed. A command gives it a
 //! goal until that is reached or has failed.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Desired, Status};
@@ -31,8 +32,13 @@ pub const HEALTHY_WITHIN: Duration = Duration::from_secs(300);
 pub const PROBE_EVERY: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
 /// How long an adopted container that its own policy restarts must run until it is believed.
 pub const RECOVERED_AFTER: Duration = Duration::from_secs(10);
-/// Pause after an operation that the engine did not take.
+/// Pause after an operation that the engine did not take, or a change that was not saved.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often a container is looked at that the engine says nothing sensible of.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+/// What stands in a reason between how a container ended and what it printed last.
+pub const LAST_OUTPUT: &str = ". Last output: ";
 
 /// Whose container it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +148,10 @@ pub enum Outcome {
     Output(String),
     /// The engine said no, in these words.
     Refused(String),
+    /// What is there under its name is not its container, in these words.
+    Foreign(String),
+    /// It cannot be started as it was created, in these words; created anew it may.
+    Outdated(String),
     /// The engine did not answer; it may or may not have done it.
     Unavailable,
 }
@@ -161,8 +171,8 @@ pub enum Input {
     Saved,
     /// The oldest change that was to be saved could not be.
     NotSaved,
-    /// The operation in flight ended.
-    Ended(Outcome),
+    /// An operation ended.
+    Ended(Op, Outcome),
     /// Something happened to the container: look.
     Hint,
     /// Somebody sent the container a signal that ends it.
@@ -217,9 +227,8 @@ pub struct Life {
     real: Real,
     engine: bool,
     busy: Option<Op>,
-    unsaved: usize,
-    /// Of the unsaved, one is the deletion of the record.
-    forgetting: bool,
+    /// Changes on their way to the disk, in their order; `None` is the deletion of the record.
+    saving: VecDeque<Option<Change>>,
     /// A look is due before anything else is decided.
     look: bool,
     /// The next look compares what is wanted with what is there.
@@ -232,8 +241,12 @@ pub struct Life {
     killed: bool,
     run: Option<(SystemTime, Instant)>,
     crashes: Vec<Instant>,
+    /// It was created anew on this way up.
+    replaced: bool,
     /// Why it is in error.
     failed: Option<String>,
+    /// It is in error because of the engine, which may think otherwise another time.
+    failed_by_engine: bool,
     /// What there is to say beside a status that is no error.
     note: Option<String>,
     /// It ended and is to be called failed, once its last output is known.
@@ -265,8 +278,7 @@ impl Life {
             real: Real::Unknown,
             engine: false,
             busy: None,
-            unsaved: 0,
-            forgetting: false,
+            saving: VecDeque::new(),
             look: true,
             reconcile: true,
             ready: false,
@@ -274,7 +286,9 @@ impl Life {
             killed: false,
             run: None,
             crashes: Vec::new(),
+            replaced: false,
             failed: None,
+            failed_by_engine: false,
             note: None,
             autopsy: None,
             not_before: None,
@@ -314,13 +328,13 @@ impl Life {
     /// Whether a change is on its way to the disk.
     #[must_use]
     pub fn is_saving(&self) -> bool {
-        self.unsaved > 0
+        !self.saving.is_empty()
     }
 
     /// The next moment at which [`Input::Due`] is wanted.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        let free = self.engine && self.busy.is_none() && self.unsaved == 0 && self.not_before.is_none();
+        let free = self.engine && self.busy.is_none() && self.saving.is_empty() && self.not_before.is_none();
         let probe = match (self.goal, &self.real, self.run) {
             (Goal::Up, Real::Up { readiness, .. }, Some((_, up))) if free => match readiness {
                 Readiness::Http { .. } => Some(self.probe.0),
@@ -344,17 +358,19 @@ impl Life {
             Input::Delete => {
                 self.forget_troubles();
                 self.goal = Goal::Gone;
-                self.unsaved += 1;
-                effects.push(Effect::Save(Change::Deleting));
+                self.save(Change::Deleting, effects);
             }
             Input::Saved => {
-                self.unsaved -= 1;
-                if self.unsaved == 0 {
-                    self.saved = self.desired;
+                if let Some(Some(Change::Desired(desired))) = self.saving.pop_front() {
+                    self.saved = desired;
                 }
             }
             Input::NotSaved => self.not_saved(now),
-            Input::Ended(outcome) => self.ended(outcome, now, effects),
+            Input::Ended(op, outcome) if self.busy == Some(op) => {
+                self.busy = None;
+                self.ended(op, outcome, now, effects);
+            }
+            Input::Ended(..) => {}
             Input::Hint => self.look = true,
             Input::Killed => self.killed = self.run.is_some(),
             Input::Due => self.due_now(now, effects),
@@ -365,7 +381,7 @@ impl Life {
             Input::EngineBack => {
                 self.engine = true;
                 self.look = true;
-                self.reconcile |= self.goal == Goal::Rest && self.failed.is_none();
+                self.reconcile |= self.goal == Goal::Rest && (self.failed.is_none() || self.failed_by_engine);
                 if self.crashes.is_empty() {
                     self.not_before = None;
                 }
@@ -397,6 +413,8 @@ impl Life {
     /// A person decided anew: what went wrong before is history.
     fn forget_troubles(&mut self) {
         self.failed = None;
+        self.failed_by_engine = false;
+        self.replaced = false;
         self.note = None;
         self.autopsy = None;
         self.reconcile = false;
@@ -409,25 +427,34 @@ impl Life {
     fn want(&mut self, desired: Desired, effects: &mut Vec<Effect>) {
         if self.desired != desired || self.saved != desired {
             self.desired = desired;
-            self.unsaved += 1;
-            effects.push(Effect::Save(Change::Desired(desired)));
+            self.save(Change::Desired(desired), effects);
         }
     }
 
+    fn save(&mut self, change: Change, effects: &mut Vec<Effect>) {
+        self.saving.push_back(Some(change));
+        effects.push(Effect::Save(change));
+    }
+
     fn not_saved(&mut self, now: Instant) {
-        self.unsaved -= 1;
-        if std::mem::take(&mut self.forgetting) {
-            self.not_before = Some(now + RETRY_AFTER);
-        } else if self.unsaved == 0 {
-            self.desired = self.saved;
+        self.not_before = Some(now + RETRY_AFTER);
+        let lost = self.saving.pop_front();
+        if lost == Some(None) || !self.saving.is_empty() {
+            // The deletion of the record is asked for again; of several changes the last one counts.
+            return;
+        }
+        self.desired = self.saved;
+        if self.goal == Goal::Rest {
+            // Nobody asked: what was followed is noted another time.
+            self.settle_at = Some(now + SETTLE);
+        } else {
             self.goal = Goal::Rest;
             self.look = true;
             self.reconcile = true;
         }
     }
 
-    fn ended(&mut self, outcome: Outcome, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(op) = self.busy.take() else { return };
+    fn ended(&mut self, op: Op, outcome: Outcome, now: Instant, effects: &mut Vec<Effect>) {
         if op == Op::Stop && matches!(outcome, Outcome::Done | Outcome::Unavailable) {
             // The end that the next look shows is ours, whatever was asked for meanwhile.
             self.run = None;
@@ -438,7 +465,8 @@ impl Life {
             Outcome::Done => {
                 self.look = true;
                 if op == Op::Start {
-                    // It may have ended again before the look.
+                    // It may have ended again before the look. The signal of a stop before is not for this run.
+                    self.killed = false;
                     self.run = Some((SystemTime::UNIX_EPOCH, now));
                 }
                 if op == Op::Remove {
@@ -456,14 +484,27 @@ impl Life {
                 self.look = true;
                 self.not_before = Some(now + RETRY_AFTER);
             }
-            Outcome::Refused(message) => self.refused(op, message, now, effects),
+            Outcome::Foreign(_) if self.goal == Goal::Gone => self.real = Real::Absent,
+            Outcome::Outdated(_) if !self.replaced => {
+                self.real = Real::Down { exit: None, oom: false, stale: true };
+            }
+            Outcome::Refused(message) | Outcome::Foreign(message) | Outcome::Outdated(message) => {
+                self.refused(op, message, now, effects);
+            }
         }
     }
 
     fn refused(&mut self, op: Op, message: String, now: Instant, effects: &mut Vec<Effect>) {
         self.look = true;
         match (op, self.goal) {
-            (Op::Look, _) | (_, Goal::Gone) => self.not_before = Some(now + RETRY_AFTER),
+            (_, Goal::Gone) => self.not_before = Some(now + RETRY_AFTER),
+            (Op::Look, _) => {
+                self.failed = Some(message);
+                self.failed_by_engine = true;
+                self.rest(effects);
+                self.reconcile = true;
+                self.not_before = Some(now + LOOK_AGAIN);
+            }
             (Op::Stop, _) => {
                 self.note = Some(format!("Docker could not stop it: {message}"));
                 self.ready = self.real.is_up();
@@ -472,6 +513,7 @@ impl Life {
             }
             _ => {
                 self.failed = Some(message);
+                self.failed_by_engine = true;
                 self.rest(effects);
             }
         }
@@ -508,6 +550,9 @@ impl Life {
     /// At boot and when the engine returns: what is wanted wins over what is there, except for adopted containers at rest.
     fn compare(&mut self, effects: &mut Vec<Effect>) {
         self.settle_at = None;
+        if std::mem::take(&mut self.failed_by_engine) {
+            self.failed = None;
+        }
         match (self.desired, self.real.is_up()) {
             (Desired::Running, false) => self.goal = Goal::Up,
             (Desired::Stopped, _) => self.goal = Goal::Down,
@@ -627,7 +672,7 @@ impl Life {
         // A person decided anew while the output was read.
         let Some(how) = self.autopsy.take() else { return };
         let output = output.trim();
-        self.failed = Some(if output.is_empty() { how } else { format!("{how}. Last output: {output}") });
+        self.failed = Some(if output.is_empty() { how } else { format!("{how}{LAST_OUTPUT}{output}") });
         self.note = None;
         self.rest(effects);
     }
@@ -705,7 +750,11 @@ impl Life {
             self.ready = true;
         }
         if has_come(&mut self.settle_at) && self.goal == Goal::Rest {
-            let desired = if self.real.is_up() { Desired::Running } else { Desired::Stopped };
+            let desired = match (self.kind, self.real.is_up()) {
+                (Kind::Adopted, _) => Desired::AsFound,
+                (Kind::Ours, true) => Desired::Running,
+                (Kind::Ours, false) => Desired::Stopped,
+            };
             self.want(desired, effects);
         }
         if self.goal == Goal::Up && self.busy.is_none() {
@@ -715,7 +764,7 @@ impl Life {
 
     fn plan(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let waits = self.not_before.is_some_and(|at| now < at);
-        if !self.engine || self.busy.is_some() || self.unsaved > 0 || waits {
+        if !self.engine || self.busy.is_some() || !self.saving.is_empty() || waits {
             return;
         }
         let next = if self.goal == Goal::Gone && self.kind == Kind::Adopted {
@@ -733,8 +782,7 @@ impl Life {
             self.busy = Some(op);
             effects.push(Effect::Run(op));
         } else if self.goal == Goal::Gone {
-            self.unsaved += 1;
-            self.forgetting = true;
+            self.saving.push_back(None);
             effects.push(Effect::Forget);
         }
     }
@@ -756,7 +804,10 @@ impl Life {
                 self.rest(effects);
                 None
             }
-            (Goal::Up, Real::Down { stale: true, .. }) if ours => Some(Op::Remove),
+            (Goal::Up, Real::Down { stale: true, .. }) if ours => {
+                self.replaced = true;
+                Some(Op::Remove)
+            }
             (Goal::Up, Real::Down { .. }) => Some(Op::Start),
             (Goal::Up, Real::Paused) => Some(Op::Unpause),
             (Goal::Up, Real::Up { .. }) if self.restart => Some(Op::Stop),

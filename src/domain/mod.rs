@@ -13,7 +13,7 @@ pub use event::{Addressed, Event};
 pub use metrics::Metrics;
 pub use project::{
     ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
-    Settings, Source, Status, Template,
+    Settings, SettingsChange, Source, Status, Template,
 };
 pub use user::{Email, SessionId, User, UserId, UserName};
 

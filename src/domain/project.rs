@@ -356,6 +356,41 @@ impl Settings {
     }
 }
 
+/// What a user wants changed of the settings; the rest stays.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub struct SettingsChange {
+    /// Another port.
+    pub port: Option<u16>,
+    /// Variables to set, and with `None` to take away.
+    pub env: BTreeMap<EnvName, Option<String>>,
+    /// Another memory limit in MiB.
+    pub memory_mb: Option<u32>,
+    /// Another CPU limit in CPUs.
+    pub cpus: Option<f64>,
+    /// Another time until it may sleep.
+    pub idle_after: Option<IdleAfter>,
+}
+
+impl SettingsChange {
+    /// Makes the change.
+    ///
+    /// # Errors
+    /// When the environment would be too large.
+    pub fn apply(self, settings: &mut Settings) -> Result<(), Invalid> {
+        settings.port = self.port.or(settings.port);
+        settings.memory_mb = self.memory_mb.or(settings.memory_mb);
+        settings.cpus = self.cpus.or(settings.cpus);
+        settings.idle_after = self.idle_after.or(settings.idle_after);
+        for (name, value) in self.env {
+            match value {
+                Some(value) => drop(settings.env.insert(name, value)),
+                None => drop(settings.env.remove(&name)),
+            }
+        }
+        Settings::check_env(&settings.env)
+    }
+}
+
 /// A project as it is stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Project {

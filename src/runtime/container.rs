@@ -17,8 +17,8 @@ pub enum Reach {
     Published,
 }
 
-/// What the engine shows, in the lifecycle's words. `fingerprint` is that of the project's present settings.
-pub(super) fn reality(project: &Project, seen: &Inspected, fingerprint: &str) -> Real {
+/// What the engine shows, in the lifecycle's words. `is_current` says whether the container is what would be created now.
+pub(super) fn reality(project: &Project, seen: &Inspected, is_current: bool) -> Real {
     use docker::State;
     let exit = seen.started_at.map(|_| seen.exit_code);
     match seen.state {
@@ -29,8 +29,7 @@ pub(super) fn reality(project: &Project, seen: &Inspected, fingerprint: &str) ->
         State::Paused => Real::Paused,
         State::Restarting => Real::Restarting { exit: seen.exit_code },
         State::Created | State::Exited | State::Dead | State::Removing => {
-            let stale = !project.is_adopted() && seen.labels.get(docker::LABEL_SPEC) != Some(fingerprint);
-            Real::Down { exit, oom: seen.oom_killed, stale }
+            Real::Down { exit, oom: seen.oom_killed, stale: !is_current }
         }
     }
 }

@@ -14,7 +14,7 @@ pub mod watcher;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use container::Reach;
 pub use hub::Hub;
@@ -23,7 +23,7 @@ pub use snapshot::{EngineState, Snapshot, View};
 use crate::docker::{ContainerEvent, Engine, Inspected, Listed};
 use crate::domain::lifecycle::{Op, Outcome};
 use crate::domain::{Project, ProjectId, UserId};
-use crate::limits;
+use crate::{limits, store};
 
 /// What a person may ask of a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,16 +39,14 @@ pub enum Command {
 }
 
 /// Why a command or a change was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// There is no such project.
     NotFound,
     /// The engine does not answer.
     Engine,
-    /// The disk is full: nothing was changed.
-    DiskFull,
-    /// The intent could not be made durable; the log says why.
-    Store,
+    /// The intent could not be made durable.
+    Store(store::Error),
     /// Too much is waiting.
     Busy,
 }
@@ -59,14 +57,12 @@ type Reply = Sender<Result<Arc<View>, Refused>>;
 pub enum Message {
     /// A person asks for something.
     Command(ProjectId, Command, Reply),
-    /// A project was recorded, with what its adopted container looked like.
-    Created(Box<Project>, Option<Box<Inspected>>, Reply),
-    /// A project's name or settings were recorded.
-    Changed(Box<Project>, Reply),
+    /// A project was recorded: a new one, with what its adopted container looked like, or another name or settings of a known one.
+    Recorded(Box<Project>, Option<Box<Inspected>>, Reply),
     /// A change of a project's intent is durable, or is not.
-    Saved(ProjectId, Result<(), Refused>),
+    Saved(ProjectId, Result<(), store::Error>),
     /// A project's record is gone, or is not.
-    Forgotten(ProjectId, Result<(), Refused>),
+    Forgotten(ProjectId, Result<(), store::Error>),
     /// An operation ended, with what it saw.
     Ended(ProjectId, Op, Outcome, Option<Box<Inspected>>),
     /// The engine told of something.
@@ -119,31 +115,37 @@ impl Runtime {
         self.ask(|reply| Message::Command(id, command, reply))
     }
 
-    /// Makes a recorded project known; it starts by itself.
-    ///
-    /// # Errors
-    /// [`Refused::Busy`]: the record stays and is found at the next boot.
-    ///
-    /// # Blocks
-    /// Shortly, at most [`limits::ANSWER_MAX`].
-    pub fn created(&self, project: Project, seen: Option<Inspected>) -> Result<Arc<View>, Refused> {
-        self.ask(|reply| Message::Created(Box::new(project), seen.map(Box::new), reply))
-    }
-
-    /// Makes recorded settings known.
-    ///
-    /// # Errors
-    /// As [`Runtime::created`].
-    ///
-    /// # Blocks
-    /// As [`Runtime::created`].
-    pub fn changed(&self, project: Project) -> Result<Arc<View>, Refused> {
-        self.ask(|reply| Message::Changed(Box::new(project), reply))
+    /// What the store is to call with a project that it has recorded, and where the supervisor's answer to that comes. `seen` is what a
+    /// newly adopted container looks like.
+    pub fn recording(&self, seen: Option<Inspected>) -> (impl FnOnce(&Project) + Send + 'static, Recording) {
+        let (reply, answer) = bounded(1);
+        let inbox = self.inbox.clone();
+        let committed = move |project: &Project| {
+            // The supervisor always drains its inbox; closed means that the server stops.
+            drop(inbox.send(Message::Recorded(Box::new(project.clone()), seen.map(Box::new), reply)));
+        };
+        (committed, Recording(answer))
     }
 
     fn ask(&self, message: impl FnOnce(Reply) -> Message) -> Result<Arc<View>, Refused> {
         let (reply, answer) = bounded(1);
         self.inbox.try_send(message(reply)).map_err(|_| Refused::Busy)?;
         answer.recv_timeout(limits::ANSWER_MAX).unwrap_or(Err(Refused::Busy))
+    }
+}
+
+/// The answer to a recorded change, on its way.
+pub struct Recording(Receiver<Result<Arc<View>, Refused>>);
+
+impl Recording {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`Refused::Busy`]: it is recorded, and shown a moment later.
+    ///
+    /// # Blocks
+    /// Shortly, at most [`limits::ANSWER_MAX`].
+    pub fn view(self) -> Result<Arc<View>, Refused> {
+        self.0.recv_timeout(limits::ANSWER_MAX).unwrap_or(Err(Refused::Busy))
     }
 }

@@ -29,6 +29,7 @@ struct Hand {
     reach: Option<Reach>,
     is_local: fn(IpAddr) -> bool,
     memory_mb_default: u32,
+    cpus_default: Option<f64>,
     /// muelle's network was seen in this engine's present life.
     network: AtomicBool,
     inbox: Sender<Message>,
@@ -46,15 +47,26 @@ pub struct Settings {
     pub is_local: fn(IpAddr) -> bool,
     /// Memory limit of a container whose owner named none, in MiB.
     pub memory_mb_default: u32,
+    /// CPU limit of a container whose owner named none; `None` for all.
+    pub cpus_default: Option<f64>,
 }
 
 impl Ops {
     pub(super) fn new(settings: Settings, inbox: Sender<Message>) -> Ops {
-        let Settings { docker, instance, reach, is_local, memory_mb_default } = settings;
+        let Settings { docker, instance, reach, is_local, memory_mb_default, cpus_default } = settings;
         let pool = Pool::new("op", limits::OPS_THREADS, limits::OPS_QUEUE, limits::STACK_DEFAULT);
         let network = AtomicBool::new(false);
         Ops {
-            hand: Arc::new(Hand { docker, instance, reach, is_local, memory_mb_default, network, inbox }),
+            hand: Arc::new(Hand {
+                docker,
+                instance,
+                reach,
+                is_local,
+                memory_mb_default,
+                cpus_default,
+                network,
+                inbox,
+            }),
             pool,
         }
     }
@@ -94,7 +106,14 @@ impl Hand {
                 return (log.map_or_else(|error| outcome(&error), |log| Outcome::Output(text(log))), None);
             }
             Op::Create => self.create(project),
-            Op::Start => self.docker.start(&name),
+            Op::Start => match self.docker.start(&name) {
+                // A container is bound to the network's id; one of the same name does not do.
+                Err(error) if !project.is_adopted() && is_network_missing(&error) => {
+                    self.network.store(false, Ordering::Release);
+                    return (Outcome::Outdated(error.to_string()), None);
+                }
+                started => started,
+            },
             Op::Unpause => self.docker.unpause(&name),
             Op::Stop => self.docker.stop(&name, limits::STOP_GRACE_S),
             Op::Remove => self.docker.remove(&name, true),
@@ -113,10 +132,24 @@ impl Hand {
         if !project.is_adopted() && !ours {
             let name = project.container_name();
             let sentence = format!("A container called {} exists that muelle did not create", name.as_str());
-            return (Outcome::Refused(sentence), None);
+            return (Outcome::Foreign(sentence), None);
         }
-        let fingerprint = self.spec(project, None).map(|spec| spec.fingerprint()).unwrap_or_default();
-        (Outcome::Seen(container::reality(project, &seen, &fingerprint)), Some(Box::new(seen)))
+        let is_current = self.spec(project, None).is_none_or(|spec| {
+            seen.labels.get(docker::LABEL_SPEC) == Some(&spec.fingerprint())
+                && self.is_image_current(project, &seen)
+        });
+        (Outcome::Seen(container::reality(project, &seen, is_current)), Some(Box::new(seen)))
+    }
+
+    /// Whether a container that is to be started was made from what its image's name means now. An image that is gone is as good as the
+    /// old one.
+    fn is_image_current(&self, project: &Project, seen: &Inspected) -> bool {
+        match &project.source {
+            Source::Image(image) if seen.state != docker::State::Running => {
+                self.docker.image(image).map_or(true, |found| found.id == seen.image_id)
+            }
+            _ => true,
+        }
     }
 
     /// What the project's container is created from; `None` for an adopted one. The way of publishing is no part of the fingerprint.
@@ -132,7 +165,7 @@ impl Hand {
             port: project.settings.port,
             env: project.settings.env.clone(),
             memory_mb: project.settings.memory_mb.unwrap_or(self.memory_mb_default),
-            cpus: project.settings.cpus,
+            cpus: project.settings.cpus.or(self.cpus_default),
         })
     }
 
@@ -178,6 +211,12 @@ impl Hand {
 #[must_use]
 pub fn network_name(instance: &str) -> String {
     format!("muelle-{instance}")
+}
+
+/// Whether the engine says that a network is not there (`network 3f9c… not found`).
+fn is_network_missing(error: &docker::Error) -> bool {
+    let sentence = error.to_string();
+    sentence.contains("network") && sentence.contains("not found")
 }
 
 fn outcome(error: &docker::Error) -> Outcome {

@@ -75,9 +75,16 @@ impl Kick {
 
 /// The running thread; dropping it ends and joins it.
 pub struct Polling {
-    _stop: Sender<()>,
+    stop: Option<Sender<()>>,
     // Below the sender, so that it is told to end before it is joined.
     _thread: Thread,
+}
+
+impl Polling {
+    /// Asks it to end, without waiting.
+    pub fn stop(&mut self) {
+        self.stop = None;
+    }
 }
 
 /// Starts the thread; should it die, `died` is told.
@@ -92,7 +99,7 @@ pub fn start(
 ) -> std::io::Result<Polling> {
     let (stop, stopped) = bounded(0);
     let poll = move || Poller::new(settings, runtime).run(&kicked, &stopped);
-    Ok(Polling { _stop: stop, _thread: spawn_vital("docker-poll", limits::STACK_DEFAULT, died, poll)? })
+    Ok(Polling { stop: Some(stop), _thread: spawn_vital("docker-poll", limits::STACK_DEFAULT, died, poll)? })
 }
 
 struct Poller {
@@ -280,6 +287,12 @@ impl Poller {
 
 impl Meter {
     fn sample(&mut self, project: ProjectId, reading: Reading, online_cpus: f64) -> Option<Sample> {
+        if self
+            .last
+            .is_some_and(|last| reading.at.saturating_duration_since(last.at) < limits::SHARE_OVER_MIN)
+        {
+            return None;
+        }
         let before = self.last.replace(reading)?;
         let cpu = cpu_percent(&before, &reading, self.run.capacity.unwrap_or(online_cpus))?;
         Some(Sample { project, run: self.run.clone(), cpu, memory_bytes: reading.memory_bytes })

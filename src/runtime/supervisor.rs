@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
@@ -14,7 +14,7 @@ use super::poller::{Kick, Sample};
 use super::snapshot::{EngineState, Run, View};
 use super::{Command, Hub, Message, Refused, Reply, Runtime, container};
 use crate::docker::{Action, ContainerEvent, Inspected, Listed, State};
-use crate::domain::lifecycle::{self, Change, Effect, Input, Kind, Life, Op, Outcome};
+use crate::domain::lifecycle::{self, Change, Effect, Input, Kind, LAST_OUTPUT, Life, Op, Outcome};
 use crate::domain::{Addressed, ContainerName, Event, Metrics, Project, ProjectId, Status, UserId, metrics};
 use crate::limits;
 use crate::store::{self, Store};
@@ -52,12 +52,30 @@ pub struct Supervisor {
     complained: Option<Instant>,
     /// Operations that found no thread, or wait for their turn.
     waiting: VecDeque<(ProjectId, Op)>,
-    /// Changes that found the store's queue full, in their order.
-    unsaved: VecDeque<(ProjectId, Effect)>,
+    /// Changes that found the store's queue full, in their order; `None` forgets the project.
+    unsaved: VecDeque<(ProjectId, Option<Change>)>,
+    /// Looks and probes in flight.
     looks: usize,
+    probes: usize,
+    /// Somebody is running since this batch began: its first numbers are to be read.
+    kick_due: bool,
     events: Vec<Addressed>,
     changed: HashSet<UserId>,
     next_id: u64,
+}
+
+/// The running thread; dropping it ends and joins it.
+pub struct Supervising {
+    inbox: Sender<Message>,
+    // Dropped, and so joined, after it was told to end.
+    _thread: Thread,
+}
+
+impl Drop for Supervising {
+    fn drop(&mut self) {
+        // Closed means that it has ended already.
+        drop(self.inbox.send(Message::Stop));
+    }
 }
 
 struct Entry {
@@ -66,7 +84,13 @@ struct Entry {
     seen: Option<Arc<Inspected>>,
     shown: Status,
     metrics: Option<Metrics>,
-    replies: Vec<Reply>,
+    /// When it was last asked to start: a signal from before is not for this run.
+    start_asked: SystemTime,
+    /// Changes handed to the store, and those that it has answered.
+    saves: u64,
+    saves_answered: u64,
+    /// Who waits for an answer, and for which of those changes.
+    replies: Vec<(u64, Reply)>,
     view: Option<Arc<View>>,
 }
 
@@ -91,6 +115,8 @@ impl Supervisor {
             waiting: VecDeque::new(),
             unsaved: VecDeque::new(),
             looks: 0,
+            probes: 0,
+            kick_due: false,
             events: Vec::new(),
             changed: HashSet::new(),
             next_id: 1,
@@ -118,8 +144,10 @@ impl Supervisor {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn start(mut self, died: Sender<String>) -> std::io::Result<Thread> {
-        spawn_vital("supervisor", limits::STACK_DEFAULT, died, move || self.run())
+    pub fn start(mut self, died: Sender<String>) -> std::io::Result<Supervising> {
+        let inbox = self.inbox();
+        let thread = spawn_vital("supervisor", limits::STACK_DEFAULT, died, move || self.run())?;
+        Ok(Supervising { inbox, _thread: thread })
     }
 
     fn run(&mut self) {
@@ -168,16 +196,13 @@ impl Supervisor {
     fn take(&mut self, message: Message) {
         match message {
             Message::Command(id, command, reply) => self.command(id, command, reply),
-            Message::Created(project, seen, reply) => self.created(*project, seen, reply),
-            Message::Changed(project, reply) => self.project_changed(*project, reply),
-            Message::Saved(id, result) => {
-                if let (Some(entry), Err(refused)) = (self.entries.get_mut(&id), result) {
-                    entry.replies.drain(..).for_each(|reply| drop(reply.try_send(Err(refused))));
-                }
-                self.step(id, if result.is_ok() { Input::Saved } else { Input::NotSaved });
-            }
+            Message::Recorded(project, seen, reply) => self.recorded(*project, seen, reply),
+            Message::Saved(id, result) => self.saved(id, result),
             Message::Forgotten(id, Ok(())) => self.forgotten(id),
-            Message::Forgotten(id, Err(_)) => self.step(id, Input::NotSaved),
+            Message::Forgotten(id, Err(error)) => {
+                log::error!("store: {id} cannot be forgotten: {error}");
+                self.step(id, Input::NotSaved);
+            }
             Message::Ended(id, op, outcome, seen) => self.ended(id, op, outcome, seen),
             Message::Told(event) => self.told(&event),
             Message::StreamOpen(engine) => {
@@ -197,42 +222,58 @@ impl Supervisor {
         }
     }
 
-    fn add(&mut self, project: Project) -> ProjectId {
+    fn add(&mut self, project: Project) {
         let (id, owner) = (project.id, project.owner);
         let kind = if project.is_adopted() { Kind::Adopted } else { Kind::Ours };
         let life = Life::new(kind, project.desired, project.deleting, Instant::now());
-        self.names.insert(project.container_name(), id);
-        let shown = life.status();
-        let project = Arc::new(project);
-        let entry =
-            Entry { project, life, seen: None, shown, metrics: None, replies: Vec::new(), view: None };
+        if !project.deleting {
+            self.names.insert(project.container_name(), id);
+        }
+        let entry = Entry {
+            shown: life.status(),
+            project: Arc::new(project),
+            life,
+            seen: None,
+            metrics: None,
+            start_asked: SystemTime::UNIX_EPOCH,
+            saves: 0,
+            saves_answered: 0,
+            replies: Vec::new(),
+            view: None,
+        };
         self.entries.insert(id, entry);
         self.changed.insert(owner);
-        id
     }
 
-    fn created(&mut self, project: Project, seen: Option<Box<Inspected>>, reply: Reply) {
-        let id = self.add(project);
+    fn recorded(&mut self, project: Project, seen: Option<Box<Inspected>>, reply: Reply) {
+        let id = project.id;
+        match self.entries.get_mut(&id) {
+            Some(entry) => {
+                entry.project = Arc::new(project);
+                self.step(id, Input::Hint);
+                self.mark(id);
+            }
+            None => self.created(project, seen),
+        }
+        self.answer_later(id, reply);
+    }
+
+    fn created(&mut self, project: Project, seen: Option<Box<Inspected>>) {
+        let (id, told) = (project.id, self.events.len());
+        self.add(project);
         if self.engine.up {
             self.step(id, Input::EngineBack);
         }
-        if let (Some(entry), Some(seen)) = (self.entries.get(&id), seen) {
+        if let (Some(entry), Some(seen)) = (self.entries.get_mut(&id), seen) {
             // The caller has looked already; the look that is under way finds the same.
-            let real = container::reality(&entry.project, &seen, "");
-            self.ended(id, Op::Look, Outcome::Seen(real), Some(seen));
-        }
-        self.tell_status(id);
-        self.answer_later(id, reply);
-    }
-
-    fn project_changed(&mut self, project: Project, reply: Reply) {
-        let id = project.id;
-        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.life.is_visible()) {
-            entry.project = Arc::new(project);
-            self.step(id, Input::Hint);
+            let real = container::reality(&entry.project, &seen, true);
+            entry.seen = Some(Arc::from(seen));
+            self.step(id, Input::Ended(Op::Look, Outcome::Seen(real)));
             self.mark(id);
         }
-        self.answer_later(id, reply);
+        if self.events.len() == told {
+            self.tell_status(id);
+        }
     }
 
     fn command(&mut self, id: ProjectId, command: Command, reply: Reply) {
@@ -256,7 +297,7 @@ impl Supervisor {
     /// Answers now, or when what the project is saving is durable. Whoever asked has a place for one answer: it never blocks.
     fn answer_later(&mut self, id: ProjectId, reply: Reply) {
         match self.entries.get_mut(&id) {
-            Some(entry) => entry.replies.push(reply),
+            Some(entry) => entry.replies.push((entry.saves, reply)),
             None => drop(reply.try_send(Err(Refused::NotFound))),
         }
     }
@@ -264,20 +305,39 @@ impl Supervisor {
     fn forgotten(&mut self, id: ProjectId) {
         if let Some(mut entry) = self.entries.remove(&id) {
             entry.answer();
-            self.names.remove(&entry.project.container_name());
+            let name = entry.project.container_name();
+            if self.names.get(&name) == Some(&id) {
+                self.names.remove(&name);
+            }
             self.changed.insert(entry.project.owner);
         }
     }
 
+    fn saved(&mut self, id: ProjectId, result: Result<(), store::Error>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.saves_answered += 1;
+        let input = match result {
+            Ok(()) => Input::Saved,
+            Err(error) => {
+                log::error!("store: what is wanted of {id} cannot be saved: {error}");
+                let saved = entry.saves_answered;
+                for (_, reply) in entry.replies.extract_if(.., |(awaited, _)| *awaited == saved) {
+                    drop(reply.try_send(Err(Refused::Store(error.clone()))));
+                }
+                Input::NotSaved
+            }
+        };
+        self.step(id, input);
+    }
+
     fn ended(&mut self, id: ProjectId, op: Op, outcome: Outcome, seen: Option<Box<Inspected>>) {
-        if op == Op::Look {
-            self.looks = self.looks.saturating_sub(1);
-        }
+        self.looks -= usize::from(op == Op::Look);
+        self.probes -= usize::from(op == Op::Probe);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if op == Op::Look && matches!(outcome, Outcome::Seen(_)) {
             entry.seen = seen.map(Arc::from);
         }
-        self.step(id, Input::Ended(outcome));
+        self.step(id, Input::Ended(op, outcome));
         self.mark(id);
     }
 
@@ -286,7 +346,10 @@ impl Supervisor {
             self.kick.now();
         }
         let Some(id) = self.names.get(&event.name).copied() else { return };
-        if matches!(event.action, Action::Kill { signal: 2 | 3 | 9 | 15 }) {
+        let nanos = u64::try_from(event.time_nanos).unwrap_or_default();
+        let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+        let this_run = self.entries.get(&id).is_some_and(|entry| at >= entry.start_asked);
+        if this_run && matches!(event.action, Action::Kill { signal: 2 | 3 | 9 | 15 }) {
             self.step(id, Input::Killed);
         }
         self.step(id, Input::Hint);
@@ -361,6 +424,10 @@ impl Supervisor {
         let (life, effects) = lifecycle::step(entry.life.clone(), input, Instant::now());
         let visible = entry.life.is_visible();
         entry.life = life;
+        entry.saves += effects.iter().filter(|effect| matches!(effect, Effect::Save(_))).count() as u64;
+        if effects.contains(&Effect::Run(Op::Start)) {
+            entry.start_asked = SystemTime::now();
+        }
         let status_changed = entry.life.status() != entry.shown;
         if visible != entry.life.is_visible() {
             self.mark(id);
@@ -372,7 +439,8 @@ impl Supervisor {
             match effect {
                 Effect::Run(op) => self.waiting.push_back((id, op)),
                 Effect::Announce => self.tell_status(id),
-                effect => self.unsaved.push_back((id, effect)),
+                Effect::Save(change) => self.unsaved.push_back((id, Some(change))),
+                Effect::Forget => self.unsaved.push_back((id, None)),
             }
         }
         self.offer_again();
@@ -381,11 +449,15 @@ impl Supervisor {
     fn tell_status(&mut self, id: ProjectId) {
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.life.is_visible()) else { return };
         entry.shown = entry.life.status();
-        let reason = entry.life.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
-        log::info!("{id} is {:?}{reason}", entry.shown);
+        // Without the app's output: what it prints is its owner's.
+        let reason = entry.life.reason().and_then(|reason| reason.split(LAST_OUTPUT).next());
+        log::info!(
+            "{id} is {:?}{}",
+            entry.shown,
+            reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+        );
         if entry.shown == Status::Running {
-            // Its first numbers are read now, so that the next round can tell a share.
-            self.kick.now();
+            self.kick_due = true;
         } else {
             entry.metrics = None;
         }
@@ -403,8 +475,8 @@ impl Supervisor {
 
     /// Hands over what waits, as far as there is room.
     fn offer_again(&mut self) {
-        while let Some((id, effect)) = self.unsaved.front() {
-            if self.save(*id, effect).is_err() {
+        while let Some((id, change)) = self.unsaved.front() {
+            if self.save(*id, *change).is_err() {
                 break;
             }
             self.unsaved.pop_front();
@@ -412,35 +484,32 @@ impl Supervisor {
         for _ in 0..self.waiting.len() {
             let Some((id, op)) = self.waiting.pop_front() else { return };
             let Some(entry) = self.entries.get(&id) else { continue };
-            let look = usize::from(op == Op::Look);
-            let turn = look == 0 || self.looks < limits::LOOKS_AT_ONCE;
+            let turn = match op {
+                Op::Look => self.looks < limits::LOOKS_AT_ONCE,
+                Op::Probe => self.probes < limits::PROBES_AT_ONCE,
+                _ => true,
+            };
             if turn && self.ops.submit(&entry.project, op, entry.seen.clone()).is_ok() {
-                self.looks += look;
+                self.looks += usize::from(op == Op::Look);
+                self.probes += usize::from(op == Op::Probe);
             } else {
                 self.waiting.push_back((id, op));
             }
         }
     }
 
-    fn save(&self, id: ProjectId, effect: &Effect) -> Result<(), store::Full> {
+    fn save(&self, id: ProjectId, change: Option<Change>) -> Result<(), store::Full> {
         let inbox = self.runtime.inbox.clone();
         // The inbox is closed only when nobody is interested any more.
-        let saved = move |result: Result<(), store::Error>| {
-            drop(inbox.send(Message::Saved(id, result.map_err(|e| refused(&e)))));
+        let done = move |result: Result<(), store::Error>| {
+            let message =
+                if change.is_some() { Message::Saved(id, result) } else { Message::Forgotten(id, result) };
+            drop(inbox.send(message));
         };
-        match effect {
-            Effect::Save(Change::Desired(desired)) => {
-                self.store.try_set_desired(id, *desired, Box::new(saved))
-            }
-            Effect::Save(Change::Deleting) => self.store.try_mark_deleting(id, Box::new(saved)),
-            Effect::Forget => {
-                let inbox = self.runtime.inbox.clone();
-                let done = move |result: Result<(), store::Error>| {
-                    drop(inbox.send(Message::Forgotten(id, result.map_err(|e| refused(&e)))));
-                };
-                self.store.try_forget(id, Box::new(done))
-            }
-            Effect::Run(_) | Effect::Announce => Ok(()),
+        match change {
+            Some(Change::Desired(desired)) => self.store.try_set_desired(id, desired, Box::new(done)),
+            Some(Change::Deleting) => self.store.try_mark_deleting(id, Box::new(done)),
+            None => self.store.try_forget(id, Box::new(done)),
         }
     }
 
@@ -464,8 +533,12 @@ impl Supervisor {
             self.show();
             self.runtime.hub.publish(&frames);
         }
-        for entry in self.entries.values_mut().filter(|entry| !entry.life.is_saving()) {
+        for entry in self.entries.values_mut().filter(|entry| !entry.replies.is_empty()) {
             entry.answer();
+        }
+        if std::mem::take(&mut self.kick_due) {
+            // Its first numbers are read now, so that the next round can tell a share.
+            self.kick.now();
         }
     }
 
@@ -489,13 +562,11 @@ impl Entry {
         Arc::clone(self.view.insert(made))
     }
 
-    /// Answers those who wait. Each has a place for its answer: it never blocks.
+    /// Answers those whose change is durable. Each has a place for its answer: it never blocks.
     fn answer(&mut self) {
-        if !self.replies.is_empty() {
-            let view = self.view();
-            for reply in self.replies.drain(..) {
-                drop(reply.try_send(Ok(Arc::clone(&view))));
-            }
+        let (view, saved) = (self.view(), self.saves_answered);
+        for (_, reply) in self.replies.extract_if(.., |(awaited, _)| *awaited <= saved) {
+            drop(reply.try_send(Ok(Arc::clone(&view))));
         }
     }
 
@@ -532,15 +603,4 @@ fn run_of(seen: &Inspected) -> Option<Run> {
 fn same_state(seen: State, listed: State) -> bool {
     let end = |state| matches!(state, State::Created | State::Exited | State::Dead | State::Removing);
     seen == listed || (end(seen) && end(listed))
-}
-
-fn refused(error: &store::Error) -> Refused {
-    match error {
-        store::Error::DiskFull => Refused::DiskFull,
-        store::Error::NotFound => Refused::NotFound,
-        error => {
-            log::error!("store: {error}");
-            Refused::Store
-        }
-    }
 }

@@ -19,12 +19,19 @@ pub struct Watcher {
     thread: Option<Thread>,
 }
 
-impl Drop for Watcher {
-    fn drop(&mut self) {
+impl Watcher {
+    /// Asks it to end, without waiting.
+    pub fn stop(&mut self) {
         self.stop = None;
         if let Some(aborter) = self.abort.lock().unwrap_or_else(PoisonError::into_inner).take() {
             aborter.abort();
         }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop();
         self.thread = None;
     }
 }

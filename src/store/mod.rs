@@ -22,7 +22,7 @@ use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError
 use rusqlite::{Connection, ErrorCode, Params, Row, ffi};
 
 use crate::domain::Invalid;
-use crate::limits::{STORE_ANSWER_MAX, STORE_SUBMIT_MAX};
+use crate::limits::{STORE_ANSWER_MAX, STORE_PING_MAX, STORE_SUBMIT_MAX};
 use crate::threads::Thread;
 
 pub use file::{BackupError, DirLock, OpenError, backup};
@@ -113,7 +113,7 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// Called on the store thread with the result of a write, after its commit. It must not block.
+/// Called on the store thread with the result of a write, after its commit. It must not wait for the store.
 pub type Done<T> = Box<dyn FnOnce(Result<T, Error>) + Send>;
 
 /// The write was not accepted because the queue is full; its callback was dropped uncalled. The caller keeps what it wanted and
@@ -157,8 +157,9 @@ impl Store {
     }
 
     /// Asks to be told, on the store thread and within a second or two, when another process (the command line) has changed
-    /// the file since it was opened. Only the first call counts. The callback must not block.
-    pub fn on_foreign_change(&self, tell: Box<dyn Fn() + Send + Sync>) {
+    /// the file since it was opened; again each second until the answer is that it was taken notice of. Only the first call counts. The
+    /// callback may read the file; it must not wait for the store.
+    pub fn on_foreign_change(&self, tell: Box<dyn Fn() -> bool + Send + Sync>) {
         if self.foreign.set(writer::OnForeignChange(tell)).is_err() {
             log::error!("store: the watch of foreign changes was set twice");
         }
@@ -172,15 +173,18 @@ impl Store {
         Ok(Reader { db: file::open_read_only(&self.path)? })
     }
 
-    /// Waits until the store thread has answered: everything accepted before is committed.
+    /// Whether the store thread commits now.
     ///
     /// # Errors
-    /// As of any write.
+    /// As of any write; [`Error::Full`] when it has not answered in time.
     ///
     /// # Blocks
-    /// As any write: up to [`STORE_SUBMIT_MAX`] and [`STORE_ANSWER_MAX`].
+    /// At most [`STORE_PING_MAX`].
     pub fn ping(&self) -> Result<(), Error> {
-        self.call(|_| Ok(()))
+        let (answer, result) = bounded(1);
+        let done = move |result| drop(answer.try_send(result));
+        self.post(|_| Ok(()), Box::new(done)).map_err(|Full| Error::Full)?;
+        result.recv_timeout(STORE_PING_MAX).unwrap_or(Err(Error::Full))
     }
 
     /// Has `work` done in the next transaction and waits for its commit.
@@ -188,8 +192,23 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        self.call_then(work, |_| {})
+    }
+
+    /// The same; `committed` is called with the result on the store thread, after the commit and before the caller goes on.
+    fn call_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
+        committed: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Error> {
         let (answer, result) = bounded(1);
-        let job = writer::job(work, Box::new(move |r| drop(answer.try_send(r))));
+        let done = move |result: Result<T, Error>| {
+            if let Ok(value) = &result {
+                committed(value);
+            }
+            drop(answer.try_send(result));
+        };
+        let job = writer::job(work, Box::new(done));
         match self.queue.send_timeout(job, STORE_SUBMIT_MAX) {
             Ok(()) => {}
             Err(SendTimeoutError::Timeout(_)) => return Err(Error::Full),

@@ -9,7 +9,7 @@ use super::users::{changed, free_label};
 use super::{Done, Error, Full, Reader, Store, exists, fresh_id, from_secs, row, rows, text, to_secs};
 use crate::domain::{
     ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
-    Settings, Source, Template, UserId,
+    Settings, SettingsChange, Source, Template, UserId,
 };
 use crate::limits::PROJECTS_PER_USER;
 
@@ -43,6 +43,7 @@ pub struct Count {
 
 impl Store {
     /// Makes a project. Its host label comes from its name, with `-2` and so on behind it when the owner has that label already.
+    /// `committed` is called with it on the store thread, in the order of the commits.
     ///
     /// # Errors
     /// [`Error::Taken`] for the name or the adopted container, [`Error::TooMany`], [`Error::Invalid`] when no label can be
@@ -50,15 +51,22 @@ impl Store {
     ///
     /// # Blocks
     /// Until the commit.
-    pub fn create_project(&self, new: NewProject, now: SystemTime) -> Result<Project, Error> {
+    pub fn create_project(
+        &self,
+        new: NewProject,
+        now: SystemTime,
+        committed: impl FnOnce(&Project) + Send + 'static,
+    ) -> Result<Project, Error> {
         let label = HostLabel::derive("Name", new.name.as_str())?;
-        self.call(move |db| create(db, &new, &label, now))
+        self.call_then(move |db| create(db, &new, &label, now), committed)
     }
 
-    /// Changes a project's name, its settings, or both. Its host label stays.
+    /// Changes a project's name, its settings, or both; its host label stays. The settings are read and written in one transaction, so
+    /// that two changes at once are both made. `committed` is called with the result on the store thread, in the order of the commits.
     ///
     /// # Errors
-    /// [`Error::Taken`] for the name, [`Error::NotFound`] (also while it is being deleted), or as of any write.
+    /// [`Error::Taken`] for the name, [`Error::Invalid`] for the settings, [`Error::NotFound`] (also while it is being deleted), or as
+    /// of any write.
     ///
     /// # Blocks
     /// Until the commit.
@@ -66,29 +74,30 @@ impl Store {
         &self,
         id: ProjectId,
         name: Option<ProjectName>,
-        settings: Option<Settings>,
+        change: SettingsChange,
+        committed: impl FnOnce(&Project) + Send + 'static,
     ) -> Result<Project, Error> {
-        self.call(move |db| {
-            if let Some(name) = name {
-                let sql = "UPDATE projects SET name = ?2 WHERE id = ?1 AND deleting = 0";
-                changed(db.execute(sql, params![id.to_string(), name.as_str()])?)?;
-            }
-            if let Some(settings) = settings {
-                changed(db.execute(
-                    "UPDATE projects SET port = ?2, env = ?3, memory_mb = ?4, cpus = ?5, idle_after = ?6
-                     WHERE id = ?1 AND deleting = 0",
-                    params![
-                        id.to_string(),
-                        settings.port,
-                        env_text(&settings.env)?,
-                        settings.memory_mb,
-                        settings.cpus,
-                        settings.idle_after.map(idle_secs)
-                    ],
-                )?)?;
-            }
-            project(db, id)?.filter(|p| !p.deleting).ok_or(Error::NotFound)
-        })
+        let work = move |db: &Connection| {
+            let mut project = project(db, id)?.filter(|p| !p.deleting).ok_or(Error::NotFound)?;
+            project.name = name.unwrap_or(project.name);
+            change.apply(&mut project.settings)?;
+            let settings = &project.settings;
+            changed(db.execute(
+                "UPDATE projects SET name = ?2, port = ?3, env = ?4, memory_mb = ?5, cpus = ?6, idle_after = ?7
+                 WHERE id = ?1",
+                params![
+                    id.to_string(),
+                    project.name.as_str(),
+                    settings.port,
+                    env_text(&settings.env)?,
+                    settings.memory_mb,
+                    settings.cpus,
+                    settings.idle_after.map(idle_secs)
+                ],
+            )?)?;
+            Ok(project)
+        };
+        self.call_then(work, committed)
     }
 
     /// Records what the owner asks for. It also ends a project's sleep: who starts or stops one has decided.

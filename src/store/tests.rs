@@ -132,12 +132,12 @@ fn what_is_stored_comes_back_as_it_was() {
         cpus: Some(0.5),
         idle_after: Some(IdleAfter::After(Duration::from_secs(1800))),
     };
-    let first = store.create_project(new.clone(), now()).unwrap();
-    let second = store.create_project(adopting(user.id, "Base", "pg_1"), now()).unwrap();
+    let first = store.create_project(new.clone(), now(), |_| {}).unwrap();
+    let second = store.create_project(adopting(user.id, "Base", "pg_1"), now(), |_| {}).unwrap();
     assert_eq!((&first.settings, first.host.as_str()), (&new.settings, "mi-app"));
     assert_eq!((first.created_at, first.requests, first.last_request), (now(), 0, None));
-    let never = Settings { idle_after: Some(IdleAfter::Never), ..Settings::default() };
-    let second = store.update_project(second.id, None, Some(never)).unwrap();
+    let never = SettingsChange { idle_after: Some(IdleAfter::Never), ..SettingsChange::default() };
+    let second = store.update_project(second.id, None, never, |_| {}).unwrap();
     let instance = store.instance().to_owned();
     assert_eq!(instance.len(), 8);
     drop(store);
@@ -206,15 +206,18 @@ fn case_62_names_are_unique_for_an_owner_and_labels_are_numbered() {
     let ana = ana(&store);
     let bea = store.create_user(new_user("bea@x.org"), Admit::Any, now()).unwrap();
     let both = Arc::clone(&store);
-    let results = at_once(2, move |_| both.create_project(new_project(ana.id, "Mi App"), now()));
+    let results = at_once(2, move |_| both.create_project(new_project(ana.id, "Mi App"), now(), |_| {}));
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
     assert!(results.contains(&Err(Error::Taken(What::ProjectName))));
 
-    let same_label = store.create_project(new_project(ana.id, "mi  app"), now()).unwrap();
+    let same_label = store.create_project(new_project(ana.id, "mi  app"), now(), |_| {}).unwrap();
     assert_eq!(same_label.host.as_str(), "mi-app-2");
-    assert_eq!(store.create_project(new_project(bea.id, "Mi App"), now()).unwrap().host.as_str(), "mi-app");
+    assert_eq!(
+        store.create_project(new_project(bea.id, "Mi App"), now(), |_| {}).unwrap().host.as_str(),
+        "mi-app"
+    );
     for name in ["api", "WWW", "🚀"] {
-        let refused = store.create_project(new_project(ana.id, name), now()).unwrap_err();
+        let refused = store.create_project(new_project(ana.id, name), now(), |_| {}).unwrap_err();
         assert!(matches!(&refused, Error::Invalid(i) if i.0.starts_with("Name ")), "{refused}");
     }
     let refused = store.create_user(new_user("www@x.org"), Admit::Any, now()).unwrap_err();
@@ -226,17 +229,38 @@ fn a_rename_keeps_the_label_and_meets_the_other_names() {
     let dir = Dir::new();
     let store = dir.store();
     let user = ana(&store);
-    let project = store.create_project(new_project(user.id, "One"), now()).unwrap();
-    store.create_project(new_project(user.id, "Two"), now()).unwrap();
+    let project = store.create_project(new_project(user.id, "One"), now(), |_| {}).unwrap();
+    store.create_project(new_project(user.id, "Two"), now(), |_| {}).unwrap();
     let name = |n| Some(ProjectName::parse(n).unwrap());
-    let renamed = store.update_project(project.id, name("Uno"), None).unwrap();
+    let renamed = store.update_project(project.id, name("Uno"), SettingsChange::default(), |_| {}).unwrap();
     assert_eq!((renamed.name.as_str(), renamed.host.as_str()), ("Uno", "one"));
-    let settings = Settings { port: Some(1), ..Settings::default() };
-    let refused = store.update_project(project.id, name("Two"), Some(settings)).unwrap_err();
+    let port = SettingsChange { port: Some(1), ..SettingsChange::default() };
+    let refused = store.update_project(project.id, name("Two"), port, |_| {}).unwrap_err();
     assert_eq!(refused, Error::Taken(What::ProjectName));
     assert_eq!(store.reader().unwrap().projects().unwrap()[1].settings.port, None, "neither or both");
-    assert_eq!(store.update_project(ProjectId(1), name("X"), None).unwrap_err(), Error::NotFound);
-    assert_eq!(store.update_project(ProjectId(1), None, None).unwrap_err(), Error::NotFound);
+    let nobodys = store.update_project(ProjectId(1), name("X"), SettingsChange::default(), |_| {});
+    assert_eq!(nobodys.unwrap_err(), Error::NotFound);
+}
+
+#[test]
+fn two_changes_at_once_are_both_made_and_told_in_the_order_of_their_commits() {
+    let dir = Dir::new();
+    let store = Arc::new(dir.store());
+    let user = ana(&store);
+    let id = store.create_project(new_project(user.id, "One"), now(), |_| {}).unwrap().id;
+    let (send, told) = bounded(100);
+    let both = Arc::clone(&store);
+    let results = at_once(50, move |n| {
+        let name = EnvName::parse(&format!("V{n}")).unwrap();
+        let change =
+            SettingsChange { env: BTreeMap::from([(name, Some("x".into()))]), ..SettingsChange::default() };
+        let send = send.clone();
+        both.update_project(id, None, change, move |p| send.send(p.settings.env.len()).unwrap())
+    });
+    assert!(results.iter().all(Result::is_ok));
+    let sizes: Vec<usize> = told.try_iter().collect();
+    assert_eq!(sizes, (1..=50).collect::<Vec<_>>());
+    assert_eq!(store.reader().unwrap().projects().unwrap()[0].settings.env.len(), 50);
 }
 
 #[test]
@@ -244,16 +268,17 @@ fn a_container_is_adopted_once_until_its_project_is_being_deleted() {
     let dir = Dir::new();
     let store = dir.store();
     let user = ana(&store);
-    let project = store.create_project(adopting(user.id, "One", "pg_1"), now()).unwrap();
-    let again = store.create_project(adopting(user.id, "Two", "pg_1"), now()).unwrap_err();
+    let project = store.create_project(adopting(user.id, "One", "pg_1"), now(), |_| {}).unwrap();
+    let again = store.create_project(adopting(user.id, "Two", "pg_1"), now(), |_| {}).unwrap_err();
     assert_eq!(again, Error::Taken(What::Container));
 
     let (done, marked) = answer();
     store.try_mark_deleting(project.id, done).unwrap();
     assert_eq!(marked.recv_timeout(PATIENCE).unwrap(), Ok(()));
-    let heir = store.create_project(adopting(user.id, "One", "pg_1"), now()).unwrap();
+    let heir = store.create_project(adopting(user.id, "One", "pg_1"), now(), |_| {}).unwrap();
     assert_eq!(heir.host, project.host, "name, label and container are free again");
-    assert_eq!(store.update_project(project.id, None, None).unwrap_err(), Error::NotFound);
+    let gone = store.update_project(project.id, None, SettingsChange::default(), |_| {});
+    assert_eq!(gone.unwrap_err(), Error::NotFound);
 
     assert_eq!(store.delete_user(user.id).unwrap_err(), Error::HasProjects(2));
     for id in [project.id, heir.id, ProjectId(1)] {
@@ -264,14 +289,14 @@ fn a_container_is_adopted_once_until_its_project_is_being_deleted() {
     assert_eq!(store.reader().unwrap().projects().unwrap(), []);
     assert_eq!(store.delete_user(user.id), Ok(()));
     assert_eq!(store.delete_user(user.id), Err(Error::NotFound));
-    assert_eq!(store.create_project(new_project(user.id, "X"), now()).unwrap_err(), Error::NotFound);
+    assert_eq!(store.create_project(new_project(user.id, "X"), now(), |_| {}).unwrap_err(), Error::NotFound);
 }
 
 #[test]
 fn what_the_owner_asks_for_ends_the_sleep() {
     let dir = Dir::new();
     let store = dir.store();
-    let project = store.create_project(new_project(ana(&store).id, "One"), now()).unwrap();
+    let project = store.create_project(new_project(ana(&store).id, "One"), now(), |_| {}).unwrap();
     let set = |asleep: Option<bool>, desired| {
         let (done, result) = answer();
         match asleep {
@@ -293,7 +318,7 @@ fn what_the_owner_asks_for_ends_the_sleep() {
 fn case_105_counters_add_up_and_those_of_lost_projects_are_dropped() {
     let dir = Dir::new();
     let store = dir.store();
-    let project = store.create_project(new_project(ana(&store).id, "One"), now()).unwrap();
+    let project = store.create_project(new_project(ana(&store).id, "One"), now(), |_| {}).unwrap();
     let later = now() + Duration::from_secs(5);
     for (requests, last_request) in [(3, later), (4, now())] {
         let (done, result) = answer();
@@ -311,10 +336,11 @@ fn case_157_the_last_place_of_an_owner_is_given_once() {
     let store = Arc::new(dir.store());
     let user = ana(&store);
     for i in 1..PROJECTS_PER_USER {
-        store.create_project(new_project(user.id, &format!("App {i}")), now()).unwrap();
+        store.create_project(new_project(user.id, &format!("App {i}")), now(), |_| {}).unwrap();
     }
     let both = Arc::clone(&store);
-    let results = at_once(2, move |i| both.create_project(new_project(user.id, &format!("Last {i}")), now()));
+    let results =
+        at_once(2, move |i| both.create_project(new_project(user.id, &format!("Last {i}")), now(), |_| {}));
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 1);
     assert!(results.contains(&Err(Error::TooMany(PROJECTS_PER_USER))));
 }
@@ -515,7 +541,7 @@ fn case_99_a_full_disk_is_told_leaves_no_half_and_is_survived() {
     };
     let mut stored = Vec::new();
     let refused = loop {
-        match store.create_project(big(stored.len()), now()) {
+        match store.create_project(big(stored.len()), now(), |_| {}) {
             Ok(project) => stored.insert(0, project),
             Err(error) => break error,
         }
@@ -551,7 +577,7 @@ fn case_99_a_full_disk_is_told_leaves_no_half_and_is_survived() {
 
     assert_eq!(store.reader().unwrap().projects().unwrap(), stored, "reads work");
     store.call(pages(10_000)).unwrap();
-    stored.insert(0, store.create_project(big(99), now()).unwrap());
+    stored.insert(0, store.create_project(big(99), now(), |_| {}).unwrap());
     assert_eq!(store.reader().unwrap().projects().unwrap(), stored);
     let check: String =
         store.call(|db| Ok(db.query_row("PRAGMA integrity_check", [], |r| r.get(0))?)).unwrap();
@@ -599,7 +625,7 @@ fn case_90_a_database_on_a_full_tmpfs_refuses_writes_until_space_returns() {
     let refused = loop {
         let mut new = new_project(user.id, &format!("App {}", stored.len()));
         new.settings.env = env(1000);
-        match store.create_project(new, now()) {
+        match store.create_project(new, now(), |_| {}) {
             Ok(project) => stored.insert(0, project),
             Err(error) => break error,
         }
@@ -610,7 +636,7 @@ fn case_90_a_database_on_a_full_tmpfs_refuses_writes_until_space_returns() {
     assert_eq!(store.revoke_session(SessionId(1)), Ok(()), "what writes nothing is no failure");
 
     fs::remove_file(&filler).unwrap();
-    stored.insert(0, store.create_project(new_project(user.id, "Last"), now()).unwrap());
+    stored.insert(0, store.create_project(new_project(user.id, "Last"), now(), |_| {}).unwrap());
     drop(store);
     assert_eq!(dir.store().reader().unwrap().projects().unwrap(), stored);
 }
@@ -647,7 +673,7 @@ fn a_change_by_another_process_is_told() {
     let command_line = dir.store();
     let before = ana(&command_line);
     let (send, told) = bounded(8);
-    store.on_foreign_change(Box::new(move || _ = send.try_send(())));
+    store.on_foreign_change(Box::new(move || send.try_send(()).is_ok()));
     told.recv_timeout(PATIENCE).expect("a change made before anybody listened is told");
     command_line.logout_user(before.id).unwrap();
     command_line.set_password(before.id, "other".into()).unwrap();
@@ -664,7 +690,7 @@ fn case_37_sql_in_every_text_is_only_text() {
     let user = store.create_user(new, Admit::Any, now()).unwrap();
     let mut new = new_project(user.id, evil);
     new.settings.env = BTreeMap::from([(EnvName::parse("A").unwrap(), evil.into())]);
-    let project = store.create_project(new, now()).unwrap();
+    let project = store.create_project(new, now(), |_| {}).unwrap();
     assert_eq!(project.name.as_str(), evil);
     assert_eq!(store.reader().unwrap().user_by_email(&user.email).unwrap().unwrap().0, user);
     assert_eq!(store.reader().unwrap().projects().unwrap(), [project]);

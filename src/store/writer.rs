@@ -23,7 +23,7 @@ pub(super) struct Outcome {
 }
 
 /// Whom to tell of a change by another process.
-pub(super) struct OnForeignChange(pub Box<dyn Fn() + Send + Sync>);
+pub(super) struct OnForeignChange(pub Box<dyn Fn() -> bool + Send + Sync>);
 
 impl fmt::Debug for OnForeignChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,8 +101,11 @@ impl Writer {
         match data_version(&self.db) {
             Ok(version) if version == self.seen => {}
             Ok(version) => {
-                self.seen = version;
-                guarded(tell);
+                let mut noticed = false;
+                guarded(|| noticed = tell());
+                if noticed {
+                    self.seen = version;
+                }
             }
             Err(error) => log::warn!("store: cannot look for changes of other processes: {error}"),
         }

@@ -77,7 +77,7 @@ impl World {
     fn run_op(&mut self) {
         let Some(op) = self.pending.take() else { return };
         let outcome = if self.engine { self.perform(op) } else { Outcome::Unavailable };
-        self.input(Input::Ended(outcome));
+        self.input(Input::Ended(op, outcome));
     }
 
     fn perform(&mut self, op: Op) -> Outcome {
@@ -457,6 +457,103 @@ fn a_delete_that_was_interrupted_goes_on_at_the_next_boot() {
     world.input(Input::EngineBack);
     world.settle();
     assert_eq!((world.forgotten, &world.container), (true, &Real::Absent));
+}
+
+#[test]
+fn a_start_that_ends_at_once_after_a_stop_is_an_error_and_not_somebodys_stop() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Stop);
+    world.save();
+    world.input(Input::Killed);
+    world.settle();
+    world.crashes = true;
+    world.input(Input::Start);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.life.status(), Status::Error);
+    assert_eq!(world.life.saved, Desired::Running);
+}
+
+#[test]
+fn a_change_that_cannot_be_saved_in_the_background_is_tried_again_later_and_changes_nothing() {
+    let mut world = World::running(Kind::Ours);
+    world.outside(ended(137), true);
+    world.now += SETTLE;
+    world.input(Input::Due);
+    assert_eq!(world.saves, [Effect::Save(Change::Desired(Desired::Stopped))]);
+    world.saves.clear();
+    world.input(Input::NotSaved);
+    world.pass(Duration::from_secs(5));
+    assert_eq!((world.starts, world.life.status()), (0, Status::Stopped), "it is not started again");
+    world.pass(SETTLE);
+    assert_eq!(world.life.saved, Desired::Stopped);
+}
+
+#[test]
+fn of_two_changes_the_one_that_was_saved_stays() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Stop);
+    world.input(Input::Start);
+    assert_eq!(world.saves.len(), 2);
+    world.save();
+    world.saves.clear();
+    world.input(Input::NotSaved);
+    world.pass(Duration::from_secs(5));
+    assert_eq!((world.life.saved, world.life.status()), (Desired::Stopped, Status::Stopped));
+}
+
+#[test]
+fn a_strangers_container_under_its_name_is_an_error_with_the_sentence_until_it_is_gone() {
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    let foreign = || Outcome::Foreign("A container called x exists that muelle did not create".into());
+    for _ in 0..3 {
+        assert_eq!(world.pending.take(), Some(Op::Look));
+        world.input(Input::Ended(Op::Look, foreign()));
+        assert_eq!(world.life.status(), Status::Error);
+        assert!(world.life.reason().is_some_and(|reason| reason.contains("did not create")));
+        world.now = world.life.due().unwrap();
+        world.input(Input::Due);
+    }
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.life.status(), Status::Running);
+
+    world.input(Input::Delete);
+    world.save();
+    world.input(Input::Hint);
+    while let Some(op) = world.pending.take() {
+        let outcome = if op == Op::Look { foreign() } else { Outcome::Done };
+        world.input(Input::Ended(op, outcome));
+    }
+    world.settle();
+    assert!(world.forgotten);
+}
+
+#[test]
+fn a_container_whose_network_is_gone_is_created_anew_once() {
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.run_op();
+    for _ in 0..2 {
+        assert_eq!(world.pending.take(), Some(Op::Start));
+        world.input(Input::Ended(Op::Start, Outcome::Outdated("network x not found".into())));
+        while world.pending.is_some_and(|op| op != Op::Start) {
+            world.run_op();
+        }
+    }
+    assert_eq!(world.life.status(), Status::Error);
+    assert_eq!(world.life.reason(), Some("network x not found"));
+}
+
+#[test]
+fn case_78_what_an_engine_refused_while_it_went_down_is_tried_when_it_returns() {
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.run_op();
+    assert_eq!(world.pending.take(), Some(Op::Start));
+    world.input(Input::Ended(Op::Start, Outcome::Refused("shutting down".into())));
+    world.settle();
+    assert_eq!(world.life.status(), Status::Error);
+    world.input(Input::EngineLost);
+    world.input(Input::EngineBack);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.life.status(), Status::Running);
 }
 
 #[test]
