@@ -100,6 +100,22 @@ fn event_ids_rise_on_every_stream() {
 }
 
 #[test]
+fn case_71_a_comment_comes_every_15_s_though_events_flow() {
+    let server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    let stream = server.stream(&ana);
+    let opened = Instant::now();
+    let comment = stream.comments.recv_timeout(Duration::from_secs(16)).expect("a comment");
+    assert!(comment - opened <= Duration::from_secs(15), "{:?}", comment - opened);
+    let (_, meanwhile) = stream.until("numbers", SOON, |e| e.is_metrics(&id));
+    drop(meanwhile);
+    let flowed =
+        std::iter::from_fn(|| stream.next(Duration::ZERO).ok()).filter(|e| e.is_metrics(&id)).count();
+    assert!(flowed >= 5, "numbers went on every second: {flowed}");
+}
+
+#[test]
 fn case_76_nobody_hears_of_other_peoples_projects() {
     let server = Server::with("[auth]\nregistration = \"open\"\n");
     let ana = server.admin();

@@ -240,6 +240,18 @@ fn own_engine_case_79_a_frozen_engine_is_noticed_and_survived() {
     ana.await_status(&id, "running", SOON);
     let stream = server.stream(&ana);
     own.signal(Signal::STOP);
+    // Before anybody has noticed: those who ask the engine wait a moment, the others not at all.
+    std::thread::scope(|scope| {
+        let create = || ana.post("/api/projects", &json!({"name": "x", "image": WEB}));
+        let asks: Vec<_> = (0..4).map(|_| scope.spawn(create)).collect();
+        let began = Instant::now();
+        server.client().get("/api/health").ok(200);
+        ana.get("/api/projects").ok(200);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        for ask in asks {
+            assert_eq!(ask.join().unwrap().error(503), "DockerUnavailable");
+        }
+    });
     eventually("the silence is noticed", Duration::from_secs(10), || {
         let health = server.client().get("/api/health").ok(200);
         if health["status"] == "degraded" { Ok(()) } else { Err(health) }

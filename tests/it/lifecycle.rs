@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::engine::{self, Container, SERVE, WEB};
-use crate::harness::image::TestImage;
+use crate::harness::image::{TestImage, import, raw, unique};
 use crate::harness::{Server, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -124,6 +124,50 @@ fn an_adopted_container_with_a_health_check_is_running_when_that_passes() {
     ana.post(&format!("/api/containers/{id}/restart"), &json!({})).ok(200);
     stream.until_status(&id, "deploying", SOON);
     stream.until_status(&id, "running", SOON);
+}
+
+#[test]
+fn a_project_whose_network_was_pruned_is_created_anew_at_the_next_start() {
+    let server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    ana.post(&format!("/api/containers/{id}/stop"), &json!({})).ok(200);
+    ana.await_status(&id, "stopped", SOON);
+    let network = format!("/networks/muelle-{}", server.instance());
+    assert_eq!(raw("DELETE", &network, "", b"").0, 204);
+    ana.post(&format!("/api/containers/{id}/start"), &json!({})).ok(200);
+    ana.await_status(&id, "running", SOON);
+}
+
+#[test]
+fn a_restart_takes_the_image_that_the_name_means_now() {
+    let server = Server::start();
+    let ana = server.admin();
+    let says = |word: &str| {
+        let serve = SERVE.replace("hello", word);
+        vec![format!("CMD {}", json!(["/bin/busybox", "sh", "-c", serve])), "EXPOSE 8080".to_owned()]
+    };
+    let reference = unique("muelle-test") + ":1";
+    let import = |word: &str| {
+        let changes = says(word);
+        import(&reference, &changes.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    import("old");
+    let image = TestImage(reference.clone());
+    let id = ana.project("App", &image.0);
+    ana.await_status(&id, "running", SOON);
+    let old = engine::inspect(&format!("muelle-{id}"))["Image"].as_str().unwrap().to_owned();
+    import("new");
+    ana.post(&format!("/api/containers/{id}/restart"), &json!({})).ok(200);
+    ana.await_status(&id, "running", SOON);
+    let url = ana.get(&format!("/api/projects/{id}")).ok(200)["project"]["url"].as_str().unwrap().to_owned();
+    assert_eq!(crate::harness::Client::new(&url).get("/").text, "new");
+    ana.delete(&format!("/api/projects/{id}")).ok(200);
+    eventually("its container is gone", SOON, || {
+        if engine::inspect(&format!("muelle-{id}")).is_null() { Ok(()) } else { Err(()) }
+    });
+    raw("DELETE", &format!("/images/{old}?force=1"), "", b"");
 }
 
 #[test]

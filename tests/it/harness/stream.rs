@@ -20,6 +20,8 @@ pub struct Event {
 pub struct Stream {
     pub head: String,
     pub retry: Option<String>,
+    /// When comments came.
+    pub comments: Receiver<Instant>,
     events: Receiver<Result<Event, String>>,
     socket: TcpStream,
 }
@@ -40,6 +42,7 @@ impl Stream {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         let (sender, events) = bounded(65_536);
         let (has_retry, retry) = bounded(1);
+        let (commented, comments) = bounded(1024);
         #[expect(clippy::disallowed_methods, reason = "a test's own thread, ended by its socket")]
         std::thread::spawn(move || {
             let (mut name, mut id, mut text) = (String::new(), String::new(), String::new());
@@ -56,6 +59,7 @@ impl Stream {
                 while let Some(end) = buffer.find('\n') {
                     let line: String = buffer.drain(..=end).collect();
                     match line.trim_end().split_once(':') {
+                        Some(("", _)) => drop(commented.try_send(Instant::now())),
                         Some(("event", value)) => value.trim().clone_into(&mut name),
                         Some(("id", value)) => value.trim().clone_into(&mut id),
                         Some(("data", value)) => value.trim().clone_into(&mut text),
@@ -81,7 +85,7 @@ impl Stream {
                 }
             }
         });
-        let mut stream = Stream { head, retry: None, events, socket };
+        let mut stream = Stream { head, retry: None, comments, events, socket };
         let connected = stream.next(Duration::from_secs(5)).expect("a greeting");
         assert_eq!(connected.name, "connected");
         stream.retry = retry.try_recv().ok();
