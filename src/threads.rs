@@ -26,7 +26,7 @@ pub fn spawn(name: &str, stack: usize, body: impl FnOnce() + Send + 'static) -> 
             log::error!("thread {logged} panicked: {}", panic_text(panic.as_ref()));
         }
     })?;
-    Ok(Thread { name: name.to_owned(), handle: Some(handle) })
+    Ok(Thread { handle: Some(handle) })
 }
 
 /// The same for a thread that the process cannot do without: when it panics, its name is sent to `died`.
@@ -74,23 +74,10 @@ pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 /// A running thread. Dropping it joins it: whatever makes the thread end (a closed channel) is dropped before.
 #[derive(Debug)]
 pub struct Thread {
-    name: String,
     handle: Option<JoinHandle<()>>,
 }
 
 impl Thread {
-    /// The name given at the start.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Whether the thread's body has returned.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.handle.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
     /// Lets the thread go on by itself: for the bounded connection threads, whose number is counted elsewhere.
     pub fn detach(mut self) {
         self.handle = None;
@@ -179,12 +166,6 @@ impl Pool {
             self.open.fetch_sub(1, Ordering::AcqRel);
             Full
         })
-    }
-
-    /// Jobs that wait for a thread.
-    #[must_use]
-    pub fn queued(&self) -> usize {
-        self.queue.len()
     }
 
     fn grow(&self, threads: &mut Vec<Thread>) -> io::Result<()> {

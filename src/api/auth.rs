@@ -106,7 +106,7 @@ pub(super) fn login(api: &Api, call: &Call) -> Answer {
     let wrong = || Failure::new(401, "InvalidCredentials", "Invalid email or password");
     let (email, password) = (fields.required("email", "Email")?, fields.required("password", "Password")?);
     // What can be nobody's address is as wrong as any other.
-    let (email, password) = (Email::parse(email).map_err(|_| wrong())?, Password::parse(password)?);
+    let (email, password) = (Email::parse(email).map_err(|_| wrong())?, Password::attempt(password)?);
     // Others from the same address may have failed while this one waited for its turn.
     if let Decision::Refuse { retry_after } = api.throttle().ask(call.address, &email, Instant::now()) {
         return Err(too_many(retry_after));

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::request::Call;
 use super::routes::Answer;
-use super::{Api, json, wire};
+use super::{Api, json};
 
 #[expect(clippy::unnecessary_wraps, reason = "a handler")]
 /// `GET /healthz`: this process answers.
@@ -28,7 +28,7 @@ pub(super) fn health(api: &Api, _: &Call) -> Answer {
             "status": if well { "ok" } else { "degraded" },
             "engine": {"status": if engine.up { "ok" } else { "unavailable" }, "version": engine.version.as_deref()},
             "store": {"status": if store.is_ok() { "ok" } else { "unavailable" }},
-            "uptime": wire::seconds(api.began.elapsed()),
+            "uptime": api.began.elapsed().as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
         }),
     ))

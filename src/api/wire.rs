@@ -1,7 +1,7 @@
 //! What clients read: the field names and words of the contract, to the letter.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -158,10 +158,4 @@ pub fn rfc3339(at: SystemTime) -> String {
 #[must_use]
 pub fn rfc3339_millis(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at.max(SystemTime::UNIX_EPOCH)).to_string()
-}
-
-/// Whole seconds of uptime of this process, for health.
-#[must_use]
-pub fn seconds(uptime: Duration) -> u64 {
-    uptime.as_secs()
 }

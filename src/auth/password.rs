@@ -27,11 +27,22 @@ impl Password {
     /// # Errors
     /// When it is empty, too short, too long or contains a NUL byte. The sentence does not contain it.
     pub fn parse(raw: &str) -> Result<Password, Invalid> {
-        let (min, max) = (PASSWORD_BYTES.start(), PASSWORD_BYTES.end());
+        let password = Password::attempt(raw)?;
+        let min = PASSWORD_BYTES.start();
+        if raw.len() < *min {
+            return Err(Invalid::new(format!("Password needs at least {min} characters")));
+        }
+        Ok(password)
+    }
+
+    /// Takes what somebody types to log in: any length that can be hashed, since a short one is just wrong.
+    ///
+    /// # Errors
+    /// When it is empty, too long or contains a NUL byte. The sentence does not contain it.
+    pub fn attempt(raw: &str) -> Result<Password, Invalid> {
+        let max = PASSWORD_BYTES.end();
         if raw.is_empty() {
             Err(Invalid::new("Password is required"))
-        } else if raw.len() < *min {
-            Err(Invalid::new(format!("Password needs at least {min} characters")))
         } else if raw.len() > *max {
             Err(Invalid::new(format!("Password is longer than {max} bytes")))
         } else if raw.contains('\0') {

@@ -129,6 +129,20 @@ fn case_47_an_unknown_user_and_a_wrong_password_get_the_same_answer() {
     assert_eq!(wrong.text, unknown.text);
     assert_eq!(wrong.body["message"], "Invalid email or password");
     assert_eq!(wrong.error(401), unknown.error(401));
+    assert_eq!(
+        login(&client, "ana@example.com", "short").error(401),
+        "InvalidCredentials",
+        "a short one is just wrong"
+    );
+    for (password, message) in [
+        ("x".repeat(1_000_000), "Password is longer than 128 bytes"),
+        (String::new(), "Password is required"),
+        ("nul\u{0}".to_owned(), "Password must not contain a NUL byte"),
+    ] {
+        let answer = login(&client, "ana@example.com", &password);
+        assert_eq!(answer.body["message"], message, "case 50");
+        assert_eq!(answer.error(400), "ValidationError");
+    }
 }
 
 #[test]
