@@ -43,6 +43,8 @@ pub struct Config {
 pub struct Api {
     /// Addresses to listen on; at least one.
     pub listen: Vec<SocketAddr>,
+    /// Whether the file names them.
+    pub listen_named: bool,
     /// Origins whose pages may call the API, as browsers write them.
     pub cors_origins: Vec<String>,
     /// Host names under which the API may be called, beside the machine's own; lower case.
@@ -217,6 +219,7 @@ fn api(keys: &mut Keys) -> Api {
     let origins =
         ["http://localhost:5173", "http://127.0.0.1:5173", "http://localhost:3000", "http://127.0.0.1:3000"];
     Api {
+        listen_named: keys.has("api.listen"),
         listen: keys.read("api.listen", listen.to_vec(), |v| {
             let addresses = list(v, socket_address)?;
             if addresses.is_empty() { Err("must name at least one address".into()) } else { Ok(addresses) }

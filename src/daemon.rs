@@ -1,6 +1,7 @@
 //! Builds, wires, starts and stops everything, in one visible order. Runs on `main`.
 
-use std::io::{self, Write};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -30,26 +31,32 @@ pub enum Fatal {
     /// The data cannot be used as they are: starting again changes nothing.
     #[error("{0}")]
     Data(String),
-    /// The system does not give what is needed: a port, a thread.
+    /// The system does not give what is needed, which may pass: a port, a thread, room on the disk.
     #[error("{0}")]
     System(String),
 }
 
 impl From<OpenError> for Fatal {
     fn from(error: OpenError) -> Fatal {
-        Fatal::Data(error.to_string())
+        match error {
+            OpenError::Other { .. } => Fatal::System(error.to_string()),
+            error => Fatal::Data(error.to_string()),
+        }
     }
 }
 
 impl From<KeyError> for Fatal {
     fn from(error: KeyError) -> Fatal {
-        Fatal::Data(error.to_string())
+        match error {
+            KeyError::Io { .. } => Fatal::System(error.to_string()),
+            error => Fatal::Data(error.to_string()),
+        }
     }
 }
 
 impl From<store::Error> for Fatal {
     fn from(error: store::Error) -> Fatal {
-        Fatal::Data(error.to_string())
+        Fatal::System(error.to_string())
     }
 }
 
@@ -67,7 +74,6 @@ impl From<io::Error> for Fatal {
 /// # Blocks
 /// For as long as the server runs.
 pub fn run(config: &Config) -> Result<(), Fatal> {
-    log_to_stderr();
     let (stop, stopped) = bounded(1);
     let died = stop.clone();
     ctrlc::set_handler(move || {
@@ -78,7 +84,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let _lock = DirLock::take(&config.data_dir)?;
     let store = Arc::new(Store::open(&config.data_dir)?);
     let keys = Keys::load_or_create(&config.data_dir)?;
-    let bound = Bound::bind(&front(config)).map_err(|error| Fatal::System(error.to_string()))?;
+    let bound = bind(config)?;
 
     let docker = Docker::new(&config.docker.socket);
     let projects = store.reader()?.projects()?;
@@ -135,22 +141,6 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     if dead.is_empty() { Ok(()) } else { Err(Fatal::System(format!("the thread {dead} died"))) }
 }
 
-/// One line per fact, with the time where the system's journal does not add it.
-fn log_to_stderr() {
-    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"));
-    builder.format(move |out, record| {
-        let (level, text) = (record.level().as_str().to_ascii_lowercase(), record.args());
-        if under_systemd {
-            writeln!(out, "{level}: {text}")
-        } else {
-            writeln!(out, "{} {level}: {text}", humantime::format_rfc3339_millis(SystemTime::now()))
-        }
-    });
-    // A second call, in a test of this process, is no reason to fail.
-    drop(builder.try_init());
-}
-
 /// As many descriptors as the system allows, and a word if that is less than the bounds need.
 fn raise_descriptor_limit(config: &Config) {
     let limit = getrlimit(Resource::Nofile);
@@ -164,6 +154,22 @@ fn raise_descriptor_limit(config: &Config) {
             "{current} descriptors are allowed, {wanted} are wanted: raise LimitNOFILE or lower limits.connections"
         );
     }
+}
+
+/// Listens. Both loopback families are the default; a machine without IPv6 has one.
+fn bind(config: &Config) -> Result<Bound, Fatal> {
+    let mut settings = front(config);
+    let mut bound = Bound::bind(&settings);
+    if let Err(error) = &bound
+        && !config.api.listen_named
+        && error.address.is_ipv6()
+        && error.is_family_missing()
+    {
+        log::info!("no IPv6 on this machine: {error}");
+        settings.listen.retain(SocketAddr::is_ipv4);
+        bound = Bound::bind(&settings);
+    }
+    bound.map_err(|error| Fatal::System(error.to_string()))
 }
 
 fn front(config: &Config) -> http::Settings {

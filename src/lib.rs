@@ -19,7 +19,7 @@
 //! | [`auth`] | passwords, tokens, throttling |
 //! | [`http`] | the strict HTTP/1.1 front |
 //! | [`domain`] | pure: projects, users, events, the lifecycle |
-//! | [`limits`], [`threads`] | every bound; every thread |
+//! | [`limits`], [`threads`], [`journal`] | every bound; every thread; the log's way out |
 //!
 //! # To follow
 //!
@@ -41,7 +41,9 @@
 //! | `accept-api` | 1 per listening address | accept |
 //! | `conn-N` | bounded by `limits.connections` | its socket; a stream client: its queue |
 //! | `api-N` | ≤ 4 | a job that asks the store or the engine |
+//! | `engine-N` | ≤ 2 | a job that asks the engine |
 //! | `login-N` | ≤ 2 | hashing a password |
+//! | `log` | 1 | standard error |
 //!
 //! # Invariants
 //!
@@ -63,6 +65,7 @@ pub mod docker;
 pub mod domain;
 pub mod host;
 pub mod http;
+pub mod journal;
 pub mod limits;
 pub mod runtime;
 pub mod store;

@@ -18,6 +18,11 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(3);
 /// Descriptors beside those of client connections: the database, the engine's sockets, cgroup files, probes.
 pub const DESCRIPTORS_RESERVED: u64 = 400;
 
+/// Lines of the log that wait to be written; then they are dropped and counted.
+pub const LOG_QUEUE: usize = 1024;
+/// How long the end of the process waits for its log to be written.
+pub const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
+
 // ---- http ----
 
 /// Longest request line: twice what the longest sane URL needs, the de facto limit of other servers.
@@ -241,6 +246,10 @@ pub const LAST_OUTPUT_CHARS: usize = 400;
 
 /// Largest body of an API request: a project with the largest environment is under 64 KiB.
 pub const API_BODY_MAX: usize = 1024 * 1024;
+/// A body up to this size is read without asking; 1,024 connections of them are 8 MiB.
+pub const API_BODY_SMALL: usize = 8 * 1024;
+/// Larger bodies under way together: strangers may send them, and every one is held in memory.
+pub const API_BODIES_MAX: usize = 16 * 1024 * 1024;
 /// How long a handler waits for the engine: an answer is owed within 2 s, and the handlers are few.
 pub const API_ENGINE_MAX: Duration = Duration::from_millis(1500);
 /// Handlers that ask the store or the engine, at once.

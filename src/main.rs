@@ -13,6 +13,7 @@ use muelle::auth::password::{self, Password};
 use muelle::config::Config;
 use muelle::daemon::{self, Fatal};
 use muelle::domain::{Email, User, UserName};
+use muelle::journal;
 use muelle::store::{self, Admit, NewUser, Store};
 
 /// The configuration or the data cannot be used: starting again changes nothing (sysexits.h, `EX_CONFIG`).
@@ -104,6 +105,13 @@ fn main() -> ExitCode {
 }
 
 fn serve(config: &Config) -> ExitCode {
+    let _journal = match journal::to_stderr() {
+        Ok(journal) => journal,
+        Err(error) => {
+            eprintln!("muelle: no thread for the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match daemon::run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fatal) => {

@@ -16,7 +16,7 @@ pub mod routes;
 mod sessions;
 pub mod wire;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use self::failure::Failure;
 use self::origin::Origins;
-use self::request::{Call, Caller};
+use self::request::{Budget, Call, Caller};
 use self::routes::{Access, Answer, Found, Place, Route};
 use crate::auth::throttle::Throttle;
 use crate::auth::token::{Keys, Kind};
@@ -94,6 +94,7 @@ pub struct Door {
     pool: Pool,
     engine: Pool,
     logins: Pool,
+    bodies: Budget,
 }
 
 impl Api {
@@ -163,7 +164,9 @@ impl Api {
         // From the right, where the proxies of ours wrote; what cannot be read ends it, since left of that anybody may have written.
         let list: Vec<&str> = head.all("x-forwarded-for").flat_map(|list| list.split(',')).collect();
         for entry in list.iter().rev() {
-            match entry.trim().parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            let entry = entry.trim();
+            let with_port = || entry.parse::<SocketAddr>().map(|address| address.ip());
+            match entry.parse::<IpAddr>().or_else(|_| with_port()).map(|ip| ip.to_canonical()) {
                 Ok(ip) if self.trusted_peers.contains(&ip) => {}
                 Ok(ip) => return ip,
                 Err(_) => return peer,
@@ -190,7 +193,7 @@ impl Door {
         let engine =
             Pool::new("engine", limits::API_ENGINE_THREADS, limits::API_ENGINE_QUEUE, limits::STACK_DEFAULT);
         let logins = Pool::new("login", limits::LOGIN_THREADS, limits::LOGIN_QUEUE, limits::STACK_DEFAULT);
-        Door { api, pool, engine, logins }
+        Door { api, pool, engine, logins, bodies: Budget::default() }
     }
 
     fn answer(&self, request: &mut Request<'_>, request_id: &str) -> Answer {
@@ -220,8 +223,8 @@ impl Door {
         };
         let peer = request.peer().ip();
         let (address, is_local) = (self.api.address(peer, head), is_local(peer, head));
-        let body = request::read_body(request)?;
-        let call = Call { project, caller, body, token, address, is_local, id: request_id.to_owned() };
+        let (body, share) = request::read_body(request, &self.bodies)?;
+        let call = Call { project, caller, body, share, token, address, is_local, id: request_id.to_owned() };
         self.run(route, call)
     }
 

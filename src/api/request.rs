@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::failure::Failure;
 use super::fields::Fields;
 use crate::domain::{ProjectId, SessionId, User};
-use crate::http::{Head, Request};
+use crate::http::{Framing, Head, Request};
 use crate::limits;
 
 /// Who asks.
@@ -26,6 +27,8 @@ pub struct Call {
     pub caller: Option<Caller>,
     /// The body.
     pub body: Vec<u8>,
+    /// What it holds of the memory for bodies.
+    pub share: Option<Share>,
     /// The token that came along, of whatever kind.
     pub token: Option<String>,
     /// Where it comes from, behind trusted proxies.
@@ -73,23 +76,49 @@ impl Call {
 /// Reads the body of a request, JSON or none.
 ///
 /// # Errors
-/// 415 for another type or an encoding, and those of the front.
+/// 415 for another type or an encoding, 503 while many large ones are under way, and those of the front.
 ///
 /// # Blocks
 /// On the client, within the front's deadlines.
-pub fn read_body(request: &mut Request<'_>) -> Result<Vec<u8>, Failure> {
+pub fn read_body(request: &mut Request<'_>, budget: &Budget) -> Result<(Vec<u8>, Option<Share>), Failure> {
     if !request.has_body() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let head = request.head();
     let unsupported = |message: &str| Err(Failure::new(415, "UnsupportedMediaType", message));
     if head.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
         return unsupported("The body must not be encoded");
     }
-    if !head.get("content-type").is_some_and(is_json) && head.get("content-length") != Some("0") {
+    if !head.get("content-type").is_some_and(is_json) {
         return unsupported("The body must be sent as application/json");
     }
-    request.body(limits::API_BODY_MAX).map_err(Failure::from)
+    let announced = match request.head().framing() {
+        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX).min(limits::API_BODY_MAX),
+        Framing::Empty | Framing::Chunked => limits::API_BODY_MAX,
+    };
+    let share = budget.take(announced).ok_or_else(Failure::busy)?;
+    Ok((request.body(limits::API_BODY_MAX)?, Some(share)))
+}
+
+/// The memory that larger bodies under way share.
+#[derive(Clone, Default)]
+pub struct Budget(Arc<AtomicUsize>);
+
+/// A body's share of it, until it is dropped.
+pub struct Share(Budget, usize);
+
+impl Budget {
+    fn take(&self, bytes: usize) -> Option<Share> {
+        let bytes = if bytes > limits::API_BODY_SMALL { bytes } else { 0 };
+        let share = Share(self.clone(), bytes);
+        (self.0.fetch_add(bytes, Ordering::AcqRel) + bytes <= limits::API_BODIES_MAX).then_some(share)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(self.1, Ordering::AcqRel);
+    }
 }
 
 /// Whether a media type is JSON in UTF-8 (RFC 8259 §8.1, RFC 9110 §8.3.1).
@@ -118,6 +147,17 @@ pub fn token(head: &Head, in_query: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn case_111_large_bodies_share_a_bounded_memory_and_small_ones_pass() {
+        let budget = Budget::default();
+        let full = limits::API_BODIES_MAX / limits::API_BODY_MAX;
+        let mut shares: Vec<Share> = (0..full).map(|_| budget.take(limits::API_BODY_MAX).unwrap()).collect();
+        assert!(budget.take(limits::API_BODY_SMALL + 1).is_none());
+        assert!(budget.take(limits::API_BODY_SMALL).is_some());
+        shares.pop();
+        assert!(budget.take(limits::API_BODY_MAX).is_some());
+    }
 
     #[test]
     fn case_34_only_json_in_utf_8_is_json() {

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::domain::Email;
+use crate::domain::{Email, household};
 use crate::limits::{LOGIN_DELAY, LOGIN_DELAY_MAX, LOGIN_FAILURES, LOGIN_TABLE, LOGIN_WINDOW};
 
 /// What is to become of an attempt to log in.
@@ -42,7 +42,7 @@ impl Throttle {
     /// nothing, so it can be done both before the attempt is queued and again before its password is looked at.
     #[must_use]
     pub fn ask(&self, address: IpAddr, account: &Email, now: Instant) -> Decision {
-        let failures = self.addresses.recent(&network(address), now);
+        let failures = self.addresses.recent(&household(address), now);
         if let Some(oldest) = failures.len().checked_sub(LOGIN_FAILURES).and_then(|i| failures.get(i)) {
             return Decision::Refuse { retry_after: (*oldest + LOGIN_WINDOW).saturating_duration_since(now) };
         }
@@ -54,7 +54,7 @@ impl Throttle {
 
     /// Counts a wrong password.
     pub fn failed(&mut self, address: IpAddr, account: &Email, now: Instant) {
-        self.addresses.add(network(address), now);
+        self.addresses.add(household(address), now);
         self.accounts.add(account.clone(), now);
     }
 }
@@ -63,14 +63,6 @@ impl Throttle {
 fn delay(beyond: usize) -> Duration {
     let doublings = u32::try_from(beyond).unwrap_or(u32::MAX);
     LOGIN_DELAY.saturating_mul(2_u32.saturating_pow(doublings)).min(LOGIN_DELAY_MAX)
-}
-
-/// What one household or machine has: an IPv4 address, or the /64 that an IPv6 address is picked from (RFC 4291 §2.5.4).
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) if !v6.is_loopback() => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        other => other,
-    }
 }
 
 /// The times of failures by key, oldest first: the last few of each, of the last few keys.

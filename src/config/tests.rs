@@ -22,7 +22,8 @@ fn the_example_lists_every_key_with_its_default() {
         |line: &str| line.starts_with('#') && line.as_bytes().get(1).is_some_and(u8::is_ascii_lowercase);
     let text: String =
         example.lines().map(|line| line[usize::from(is_key(line))..].to_owned() + "\n").collect();
-    let (config, known) = parse(&text, Path::new("/etc/muelle"), &no_env).expect("valid");
+    let (mut config, known) = parse(&text, Path::new("/etc/muelle"), &no_env).expect("valid");
+    assert!(std::mem::take(&mut config.api.listen_named));
     assert_eq!(config, good(""));
     assert_eq!(good(example), good(""), "as it is, it changes nothing");
     let mut section = String::new();
@@ -88,6 +89,7 @@ fn every_key_is_read() {
     assert_eq!(config.data_dir, Path::new("/etc/muelle/../data"));
     assert_eq!(config.trusted_peers.len(), 2);
     let api = Api {
+        listen_named: true,
         listen: vec!["0.0.0.0:80".parse().unwrap()],
         cors_origins: vec!["https://panel.example.org".into()],
         hosts: vec!["home.lan".into()],

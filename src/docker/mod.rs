@@ -397,8 +397,15 @@ impl Docker {
         let request =
             agent.configure_request(request).timeout_recv_response(Some(self.timeouts.ping)).build();
         let answer = agent.run(request).map_err(|e| self.broken(e))?;
-        let body = accepted(answer)?.into_body().into_reader();
-        Ok(Events::open(agent, body))
+        let status = answer.status().as_u16();
+        if status != 200 {
+            // Its reason is not waited for: nothing bounds the rest of this answer.
+            return Err(Error::Refused {
+                status,
+                message: format!("the engine refuses its events ({status})"),
+            });
+        }
+        Ok(Events::open(agent, answer.into_body().into_reader()))
     }
 
     /// Pause and unpause have no "already so" status, and engines differ in how they refuse: the state says.

@@ -6,11 +6,13 @@
 pub mod event;
 pub mod lifecycle;
 pub mod metrics;
+pub mod network;
 pub mod project;
 pub mod user;
 
 pub use event::{Addressed, Event};
 pub use metrics::Metrics;
+pub use network::household;
 pub use project::{
     ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
     Settings, SettingsChange, Source, Status, Template,

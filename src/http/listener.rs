@@ -34,6 +34,16 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+impl BindError {
+    /// Whether the machine does not have the address or its whole family.
+    #[must_use]
+    pub fn is_family_missing(&self) -> bool {
+        const EAFNOSUPPORT: i32 = 97;
+        self.source.kind() == io::ErrorKind::AddrNotAvailable
+            || self.source.raw_os_error() == Some(EAFNOSUPPORT)
+    }
+}
+
 /// What a door has counted since it was bound.
 #[derive(Debug, Default)]
 pub struct Counters {

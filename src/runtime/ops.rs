@@ -12,7 +12,7 @@ use super::container::{self, Reach};
 use super::{Message, probe};
 use crate::docker::{self, Docker, Inspected, Spec};
 use crate::domain::lifecycle::{Op, Outcome, Real};
-use crate::domain::{Project, Source};
+use crate::domain::{ImageRef, Project, Source};
 use crate::limits;
 use crate::threads::{Full, Pool};
 
@@ -146,7 +146,11 @@ impl Hand {
     fn is_image_current(&self, project: &Project, seen: &Inspected) -> bool {
         match &project.source {
             Source::Image(image) if seen.state != docker::State::Running => {
-                self.docker.image(image).map_or(true, |found| found.id == seen.image_id)
+                // Compared as the engine resolves both: a container may name a part of what the image's id names.
+                let id = |image: &ImageRef| self.docker.image(image).ok().map(|found| found.id);
+                let made_from = ImageRef::parse(&seen.image_id).ok().and_then(|image| id(&image));
+                let (Some(made_from), Some(named)) = (made_from, id(image)) else { return true };
+                made_from == named
             }
             _ => true,
         }

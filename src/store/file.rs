@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
@@ -202,12 +202,24 @@ fn create(dir: &Path, path: &Path) -> Result<(), OpenError> {
     let fresh = suffixed(path, &format!(".new-{:08x}", getrandom::u32().map_err(|e| wrap(&e))?));
     create_private(&fresh).map_err(|e| wrap(&e))?;
     let made = connect(&fresh)
-        .and_then(|mut db| migrate(&mut db, MIGRATIONS))
         .map_err(|e| wrap(&e))
+        .and_then(|mut db| {
+            migrate(&mut db, MIGRATIONS).map_err(|e| wrap(&e))?;
+            // What is still in the journal would stay behind under the other name.
+            let busy = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+            if busy.map_err(|e| wrap(&e))? {
+                return Err(wrap(&"its journal cannot be folded in"));
+            }
+            db.close().map_err(|(_, e)| wrap(&e))
+        })
         .and_then(|()| match fs::hard_link(&fresh, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(wrap(&error)),
             _ => File::open(dir).and_then(|d| d.sync_all()).map_err(|e| wrap(&e)),
         });
+    for journal in ["-wal", "-shm"] {
+        // There only where something failed.
+        drop(fs::remove_file(suffixed(&fresh, journal)));
+    }
     fs::remove_file(&fresh).map_err(|e| wrap(&e)).and(made)
 }
 
@@ -228,6 +240,8 @@ pub(super) fn open(path: &Path) -> Result<(Connection, String), OpenError> {
 
 fn open_with(path: &Path, migrations: &[&str]) -> Result<(Connection, String), OpenError> {
     let version = check(path, migrations.len())?;
+    // A backup that was put back may be readable by others.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(|e| OpenError::other(path, &e))?;
     if version < migrations.len() {
         let backup = suffixed(path, &format!(".v{version}.bak"));
         copy_before_migration(path, &backup).map_err(|e| OpenError::other(&backup, &e))?;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::harness::engine::{Container, WEB};
-use crate::harness::{Server, Stream, eventually};
+use crate::harness::{Event, Server, Stream, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -259,24 +259,19 @@ fn case_74_a_client_of_http_1_0_gets_the_stream_unchunked() {
 
 #[test]
 fn what_happens_outside_is_told_within_a_second() {
-    let server = Server::start();
+    // The list comes once a minute: only the engine's events can be in time.
+    let server = Server::with("[metrics]\ninterval = \"60s\"\n");
     let ana = server.admin();
     let container = Container::web();
     let id = ana.adopt("Old", &container.name);
     let stream = server.stream(&ana);
     let within = |action: &str, status: &str| {
-        let began = Instant::now();
         container.act(action);
-        let event = stream
-            .until(&format!("{status} after {action}"), SOON, |e| {
-                e.is_status(&id, status) && e.data["notify"] == true
-            })
-            .0;
-        let took = event.at.saturating_duration_since(began);
-        // The engine's own work is within the call; what counts is from its return.
-        assert!(event.at.elapsed() < SOON && took < Duration::from_secs(3), "{action}: {took:?}");
-        let behind = event.at.checked_duration_since(Instant::now()).unwrap_or_default();
-        assert!(behind < Duration::from_secs(1), "{action}");
+        let done = Instant::now();
+        let told = |e: &Event| e.is_status(&id, status) && e.data["notify"] == true;
+        let event = stream.until(&format!("{status} after {action}"), SOON, told).0;
+        let took = event.at.saturating_duration_since(done);
+        assert!(took < Duration::from_secs(1), "{action}: {took:?}");
     };
     within("stop?t=0", "stopped");
     within("start", "running");

@@ -152,8 +152,10 @@ fn case_24_the_65th_connection_of_one_address_is_refused_and_places_come_back() 
     for socket in &mut sockets {
         assert_eq!(ask(socket), "HTTP/1.1 200 OK");
     }
+    let began = Instant::now();
     let refused = ask(&mut connect(&server));
     assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 429 "), "{refused}");
+    assert!(began.elapsed() < Duration::from_secs(4), "closed, and not just left waiting");
     drop(sockets);
     eventually("there is room again", Duration::from_secs(1), || {
         let answer = ask(&mut connect(&server));
@@ -255,6 +257,12 @@ impl OtherHost {
 
 impl Drop for OtherHost {
     fn drop(&mut self) {
+        crate::harness::image::tidy(|| self.remove());
+    }
+}
+
+impl OtherHost {
+    fn remove(&self) {
         #[expect(clippy::disallowed_methods, reason = "what runs on another host")]
         let running =
             std::process::Command::new("ip").args(["netns", "pids", &self.name]).output().unwrap().stdout;

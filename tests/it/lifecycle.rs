@@ -10,6 +10,9 @@ use crate::harness::{Server, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 
+/// The list comes once a minute: only the engine's events can tell in time.
+const EVENTS_ONLY: &str = "[metrics]\ninterval = \"60s\"\n";
+
 /// An image that runs something else.
 fn running(command: &str) -> TestImage {
     TestImage::new(&[&format!("CMD {}", json!(["/bin/busybox", "sh", "-c", command])), "EXPOSE 8080"])
@@ -44,7 +47,7 @@ fn a_container_that_ends_before_it_is_ready_is_an_error_with_its_exit_code_and_l
 
 #[test]
 fn case_86_a_crash_is_told_with_its_reason_and_started_again() {
-    let server = Server::start();
+    let server = Server::with(EVENTS_ONLY);
     let ana = server.admin();
     let id = ana.project("App", WEB);
     ana.await_status(&id, "running", SOON);
@@ -74,7 +77,7 @@ fn case_86_out_of_memory_is_said() {
 
 #[test]
 fn case_85_a_removed_container_is_stopped_and_the_next_start_creates_it_anew() {
-    let server = Server::start();
+    let server = Server::with(EVENTS_ONLY);
     let ana = server.admin();
     let id = ana.project("App", WEB);
     ana.await_status(&id, "running", SOON);
@@ -87,7 +90,7 @@ fn case_85_a_removed_container_is_stopped_and_the_next_start_creates_it_anew() {
 
 #[test]
 fn case_85_an_adopted_container_that_is_removed_is_an_error() {
-    let server = Server::start();
+    let server = Server::with(EVENTS_ONLY);
     let ana = server.admin();
     let container = Container::web();
     let id = ana.adopt("Old", &container.name);
@@ -99,7 +102,7 @@ fn case_85_an_adopted_container_that_is_removed_is_an_error() {
 
 #[test]
 fn an_adopted_container_is_known_by_its_name_when_it_is_made_anew() {
-    let server = Server::start();
+    let server = Server::with(EVENTS_ONLY);
     let ana = server.admin();
     let container = Container::web();
     let id = ana.adopt("Composed", &container.name);

@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "threads",
         ],
     ),
+    ("journal", &["limits", "threads"]),
     ("lib", &[]),
     ("main", &["terminal"]),
     ("terminal", &[]),

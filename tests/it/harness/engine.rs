@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::image::{encoded, import, raw, unique};
+use super::image::{encoded, import, raw, tidy, unique};
 
 /// An image of busybox that serves `/www` on port 8080, which it exposes.
 pub const WEB: &str = "muelle-test-web:1";
@@ -15,8 +15,11 @@ pub fn json(method: &str, path: &str, body: &Value) -> (u16, Value) {
     (status, serde_json::from_str(body).unwrap_or_default())
 }
 
-/// Makes sure that [`WEB`] is there. It stays for the other tests; `script/test` removes it in the end.
+/// Makes sure that [`WEB`] is there. It stays for the other tests; `script/test` removes it in the end. One test at a time: two imports
+/// at once would be two images.
 pub fn ensure_web_image() {
+    let lock = std::fs::File::create(concat!(env!("CARGO_TARGET_TMPDIR"), "/web-image.lock")).unwrap();
+    lock.lock().unwrap();
     if json("GET", &format!("/images/{WEB}/json"), &Value::Null).0 != 200 {
         let serve = format!("CMD {}", json!(["/bin/busybox", "sh", "-c", SERVE]));
         import(WEB, &[&serve, "EXPOSE 8080"]);
@@ -70,7 +73,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        remove(&self.name);
+        tidy(|| remove(&self.name));
     }
 }
 

@@ -6,8 +6,10 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 thread_local! {
     /// The engine of this test's own, where it has one.
@@ -36,8 +38,21 @@ impl TestImage {
     }
 }
 
+/// Tidies up in a `drop`: what fails there must not end the other tests.
+pub fn tidy(up: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(up)).is_err() {
+        eprintln!("something of this test is left behind");
+    }
+}
+
 impl Drop for TestImage {
     fn drop(&mut self) {
+        tidy(|| self.remove());
+    }
+}
+
+impl TestImage {
+    fn remove(&self) {
         // An image that a container still uses would lose its name only.
         let filter = encoded(&format!(r#"{{"ancestor":["{}"]}}"#, self.0));
         let (_, users) = raw("GET", &format!("/v1.41/containers/json?all=1&filters={filter}"), "", b"");
@@ -78,6 +93,8 @@ pub fn raw(method: &str, path: &str, content_type: &str, body: &[u8]) -> (u16, S
 /// The same where the engine may be away.
 pub fn try_raw(method: &str, path: &str, content_type: &str, body: &[u8]) -> io::Result<(u16, String)> {
     let mut engine = UnixStream::connect(socket())?;
+    engine.set_read_timeout(Some(Duration::from_secs(60)))?;
+    engine.set_write_timeout(Some(Duration::from_secs(60)))?;
     let head = format!(
         "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()

@@ -101,6 +101,14 @@ fn ip(arguments: &[&str]) {
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
+        image::tidy(|| self.end());
+        image::tidy(|| ip(&["link", "delete", &self.bridge]));
+        OWN.set(None);
+    }
+}
+
+impl OwnEngine {
+    fn end(&mut self) {
         match &self.child {
             // Only an engine that runs can end the containers of one that was killed.
             None => self.run(),
@@ -114,7 +122,5 @@ impl Drop for OwnEngine {
             }
         }
         drop(fs::remove_dir_all(&self.dir));
-        ip(&["link", "delete", &self.bridge]);
-        OWN.set(None);
     }
 }

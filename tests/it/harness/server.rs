@@ -223,21 +223,37 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Not a kill: what it asked of the engine last would happen after the cleaning up.
-            signal(&child, rustix::process::Signal::TERM);
-            drop(child.wait());
-        }
+        image::tidy(|| self.end());
         if std::thread::panicking() {
             eprintln!("---- the server's log ----\n{}", self.log());
         }
-        if self.data().join("muelle.db").exists() {
-            let instance = self.instance();
-            for container in engine::labelled(&format!("muelle.instance={instance}")) {
-                engine::remove(container["Id"].as_str().expect("an id"));
-            }
-            image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
-        }
+        image::tidy(|| self.remove_containers());
         drop(fs::remove_dir_all(&self.dir));
+    }
+}
+
+impl Server {
+    /// Not a kill at once: what it asked of the engine last would happen after the cleaning up.
+    fn end(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        signal(&child, rustix::process::Signal::TERM);
+        let limit = std::time::Instant::now() + Duration::from_secs(20);
+        while child.try_wait().unwrap().is_none() {
+            if std::time::Instant::now() > limit {
+                child.kill().unwrap();
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    fn remove_containers(&self) {
+        if !self.data().join("muelle.db").exists() {
+            return;
+        }
+        let instance = self.instance();
+        for container in engine::labelled(&format!("muelle.instance={instance}")) {
+            engine::remove(container["Id"].as_str().unwrap());
+        }
+        image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
     }
 }
