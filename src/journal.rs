@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use env_logger::{Builder, Env, Target};
+use log::LevelFilter;
 
 use crate::limits;
 use crate::threads::spawn;
@@ -43,6 +44,8 @@ pub fn to_stderr() -> io::Result<Journal> {
     spawn("log", limits::STACK_DEFAULT, move || write_out(&items, &dropped))?.detach();
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
     let mut builder = Builder::from_env(Env::default().default_filter_or("info"));
+    // The engine client's library tells of every read and write.
+    builder.filter_module("ureq", LevelFilter::Warn).filter_module("ureq_proto", LevelFilter::Warn);
     builder.target(Target::Pipe(Box::new(pipe))).format(move |out, record| {
         let (level, text) = (record.level().as_str().to_ascii_lowercase(), record.args());
         if under_systemd {

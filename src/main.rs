@@ -131,7 +131,14 @@ fn backup(data_dir: &Path, file: &Path) -> anyhow::Result<()> {
 }
 
 fn user(data_dir: &Path, command: UserCommand) -> anyhow::Result<()> {
+    let is_first = !data_dir.join(store::FILE).exists();
+    if is_first && !matches!(command, UserCommand::Add { .. }) {
+        bail!("there is no database in {}; is this the server's configuration?", data_dir.display());
+    }
     let store = Store::open(data_dir)?;
+    if is_first {
+        eprintln!("A new database was made in {}.", data_dir.display());
+    }
     match command {
         UserCommand::Add { email, name } => {
             let email = Email::parse(&email)?;
@@ -164,7 +171,8 @@ fn user(data_dir: &Path, command: UserCommand) -> anyhow::Result<()> {
             match store.delete_user(user.id) {
                 Ok(()) => println!("{} is deleted.", user.email.as_str()),
                 Err(store::Error::HasProjects(count)) => {
-                    bail!("{} still has {count} projects; delete them first", user.email.as_str())
+                    let s = if count == 1 { "" } else { "s" };
+                    bail!("{} still has {count} project{s}; delete them first", user.email.as_str())
                 }
                 Err(error) => return Err(error.into()),
             }

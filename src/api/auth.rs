@@ -118,7 +118,12 @@ pub(super) fn login(api: &Api, call: &Call) -> Answer {
     match known {
         Some((user, _)) if matches => Ok(answer(200, &open_session(api, &user)?)),
         _ => {
-            api.throttle().failed(call.address, &email, Instant::now());
+            let now = Instant::now();
+            api.throttle().failed(call.address, &email, now);
+            if let Decision::Refuse { retry_after } = api.throttle().ask(call.address, &email, now) {
+                let seconds = retry_after.as_secs();
+                log::warn!("too many failed logins from {}: refused for {seconds} s", call.address);
+            }
             Err(wrong())
         }
     }

@@ -21,6 +21,7 @@ pub(super) fn status(api: &Api, call: &Call) -> Answer {
 pub(super) fn start(api: &Api, call: &Call) -> Answer {
     command(api, call, Command::Start, |status| match status {
         Status::Running => "Container is running",
+        Status::Error => "Container cannot be started",
         _ => "Container is starting",
     })
 }

@@ -200,16 +200,13 @@ pub(super) fn delete(api: &Api, call: &Call) -> Answer {
     call.nothing()?;
     let view = own(api, call)?;
     api.runtime.command(view.project.owner, view.project.id, Command::Delete)?;
-    let message = match &view.project.source {
-        Source::Container(name) => {
-            format!(
-                "Project deleted successfully. Its container {} was there before and is left as it is.",
-                name.as_str()
-            )
-        }
-        Source::Image(_) => "Project deleted successfully".to_owned(),
-    };
-    Ok(answer(200, &json!({"message": message})))
+    let mut body = json!({"message": "Project deleted successfully"});
+    if let Source::Container(name) = &view.project.source {
+        let name = name.as_str();
+        body["note"] =
+            format!("The container {name} was there before the project and is left as it is").into();
+    }
+    Ok(answer(200, &body))
 }
 
 /// `PATCH /projects/:id/status`: the two words that are wishes.

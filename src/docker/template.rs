@@ -49,13 +49,15 @@ impl fmt::Debug for Spec {
 }
 
 impl Spec {
-    /// A short stable hash over all that needs a new container when it changes, our own template included.
+    /// A short stable hash over all that needs a new container when it changes, our own template included. How it is reached does not:
+    /// that is found out anew each time one is created.
     ///
     /// The container carries it as [`LABEL_SPEC`]. It knows the image by its name only: whether that name means another image
     /// by now is seen by comparing [`Inspected::image_id`](super::Inspected::image_id) with [`Image::id`](super::Image::id).
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        format!("{:016x}", fnv1a(self.body(None).to_string().as_bytes()))
+        let unpublished = Spec { publish: None, ..self.clone() };
+        format!("{:016x}", fnv1a(unpublished.body(None).to_string().as_bytes()))
     }
 
     /// The body of `POST /containers/create`.
@@ -164,7 +166,6 @@ mod tests {
         for changed in [
             Spec { image: ImageRef::parse("web:2").unwrap(), ..spec() },
             Spec { network: "other".to_owned(), ..spec() },
-            Spec { publish: None, ..spec() },
             Spec { port: Some(81), ..spec() },
             Spec { env: BTreeMap::new(), ..spec() },
             Spec { memory_mb: 256, ..spec() },
@@ -174,6 +175,8 @@ mod tests {
         }
         let renamed = Spec { name: ContainerName::parse("other").unwrap(), ..spec() };
         assert_eq!(renamed.fingerprint(), base, "a name can be changed in place");
+        let unpublished = Spec { publish: None, ..spec() };
+        assert_eq!(unpublished.fingerprint(), base, "how it is reached is found out at each creation");
     }
 
     #[test]

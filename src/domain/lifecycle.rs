@@ -319,6 +319,12 @@ impl Life {
         self.failed.as_deref().or(self.note.as_deref()).or(waiting)
     }
 
+    /// Whether it has ended and its last output is awaited, for the reason: nothing is told before that.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        self.autopsy.is_some()
+    }
+
     /// Whether clients still see the project.
     #[must_use]
     pub fn is_visible(&self) -> bool {
@@ -554,6 +560,7 @@ impl Life {
             self.failed = None;
         }
         match (self.desired, self.real.is_up()) {
+            (Desired::Running, true) if !self.ready && self.kind == Kind::Ours => self.meet_again(effects),
             (Desired::Running, false) => self.goal = Goal::Up,
             (Desired::Stopped, _) => self.goal = Goal::Down,
             (Desired::AsFound, false) => {
@@ -562,6 +569,17 @@ impl Life {
                 self.judge_adopted_end();
             }
             (_, true) => self.is_ready(effects),
+        }
+    }
+
+    /// It was up before anybody looked. What can be asked is asked, since it may have been on its way up when muelle ended; what only had
+    /// to run for a while has.
+    fn meet_again(&mut self, effects: &mut Vec<Effect>) {
+        match self.real {
+            Real::Up { readiness: Readiness::Uptime | Readiness::Checked(Health::Healthy), .. } => {
+                self.is_ready(effects);
+            }
+            _ => self.goal = Goal::Up,
         }
     }
 
@@ -804,7 +822,8 @@ impl Life {
                 self.rest(effects);
                 None
             }
-            (Goal::Up, Real::Down { stale: true, .. }) if ours => {
+            // Once per way up: a container that is never as it should be is started as it is.
+            (Goal::Up, Real::Down { stale: true, .. }) if ours && !self.replaced => {
                 self.replaced = true;
                 Some(Op::Remove)
             }

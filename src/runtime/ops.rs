@@ -71,6 +71,11 @@ impl Ops {
         }
     }
 
+    /// This installation's mark on its containers.
+    pub(super) fn instance(&self) -> &str {
+        &self.hand.instance
+    }
+
     /// The engine may be another one now.
     pub(super) fn forget_network(&self) {
         self.hand.network.store(false, Ordering::Release);
@@ -86,7 +91,11 @@ impl Ops {
         let (hand, project) = (Arc::clone(&self.hand), Arc::clone(project));
         self.pool.submit(move || {
             let mut report = Report { inbox: hand.inbox.clone(), project: project.id, op, outcome: None };
-            report.outcome = Some(hand.run(&project, op, at.as_deref()));
+            let (outcome, seen) = hand.run(&project, op, at.as_deref());
+            // Without the app's output.
+            let shown = if op == Op::Logs { "…".to_owned() } else { format!("{outcome:?}") };
+            log::debug!("{} {op:?}: {shown}", project.id);
+            report.outcome = Some((outcome, seen));
         })
     }
 }

@@ -13,7 +13,7 @@ use super::ops::{self, Ops};
 use super::poller::{Kick, Sample};
 use super::snapshot::{EngineState, Run, View};
 use super::{Command, Hub, Message, Refused, Reply, Runtime, container};
-use crate::docker::{Action, ContainerEvent, Inspected, Listed, State};
+use crate::docker::{Action, ContainerEvent, Inspected, LABEL_INSTANCE, Listed, State};
 use crate::domain::lifecycle::{self, Change, Effect, Input, Kind, LAST_OUTPUT, Life, Op, Outcome};
 use crate::domain::{Addressed, ContainerName, Event, Metrics, Project, ProjectId, Status, UserId, metrics};
 use crate::limits;
@@ -359,6 +359,7 @@ impl Supervisor {
         if !self.engine.up {
             self.engine.up = true;
             log::info!("docker: the engine answers");
+            self.name_orphans(containers);
             for id in self.ids() {
                 self.step(id, Input::EngineBack);
             }
@@ -377,6 +378,19 @@ impl Supervisor {
             };
             if !same || entry.life.status() == Status::Deploying {
                 self.step(id, Input::Hint);
+            }
+        }
+    }
+
+    /// Containers of this installation that no project has: an older database was put back. They are left alone.
+    fn name_orphans(&self, containers: &[Listed]) {
+        for listed in containers.iter().filter(|c| c.labels.get(LABEL_INSTANCE) == Some(self.ops.instance()))
+        {
+            if listed.labels.project().is_none_or(|id| !self.entries.contains_key(&id)) {
+                log::warn!(
+                    "the container {} was made for a project that is not known (any more)",
+                    listed.name.as_str()
+                );
             }
         }
     }
@@ -428,7 +442,7 @@ impl Supervisor {
         if effects.contains(&Effect::Run(Op::Start)) {
             entry.start_asked = SystemTime::now();
         }
-        let status_changed = entry.life.status() != entry.shown;
+        let status_changed = entry.life.status() != entry.shown && !entry.life.is_undecided();
         if visible != entry.life.is_visible() {
             self.mark(id);
         }
@@ -451,11 +465,8 @@ impl Supervisor {
         entry.shown = entry.life.status();
         // Without the app's output: what it prints is its owner's.
         let reason = entry.life.reason().and_then(|reason| reason.split(LAST_OUTPUT).next());
-        log::info!(
-            "{id} is {:?}{}",
-            entry.shown,
-            reason.map(|reason| format!(": {reason}")).unwrap_or_default()
-        );
+        let status = format!("{:?}", entry.shown).to_ascii_lowercase();
+        log::info!("{id} is {status}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
         if entry.shown == Status::Running {
             self.kick_due = true;
         } else {

@@ -10,7 +10,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::limits::STORE_BUSY_MAX;
 
-const FILE: &str = "muelle.db";
+/// The database, in the data folder.
+pub const FILE: &str = "muelle.db";
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_initial.sql")];
 
 /// Why the data cannot be used. Each is a sentence for the person who started us; nothing was changed.

@@ -25,7 +25,7 @@ use crate::domain::Invalid;
 use crate::limits::{STORE_ANSWER_MAX, STORE_PING_MAX, STORE_SUBMIT_MAX};
 use crate::threads::Thread;
 
-pub use file::{BackupError, DirLock, OpenError, backup};
+pub use file::{BackupError, DirLock, FILE, OpenError, backup};
 pub use projects::{Count, NewProject};
 pub use sessions::{OpenedSession, Session};
 pub use users::{Admit, NewUser};

@@ -44,6 +44,8 @@ fn accounts_are_managed_from_the_command_line() {
     let (code, said) = user(&["add", "ana@example.com", "--name", "Ana Pérez"], &format!("{PASSWORD}\n"));
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("administrator"), "{said}");
+    let (code, said) = Server::prepare("").command(&["user", "list"], "");
+    assert!(code == 1 && said.contains("there is no database"), "in the wrong folder: {code} {said}");
     let (code, said) = user(&["add", "ana@example.com"], &format!("{PASSWORD}\n"));
     assert!(code == 1 && said.contains("already"), "{code} {said}");
     let (code, said) = user(&["add", "bea@example.com"], "short\n");

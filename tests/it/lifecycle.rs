@@ -174,6 +174,47 @@ fn a_restart_takes_the_image_that_the_name_means_now() {
 }
 
 #[test]
+fn where_networks_cannot_be_reached_containers_are_reached_at_a_published_port() {
+    let server = Server::with("[docker]\nreach = \"published\"\n");
+    let ana = server.admin();
+    let stream = server.stream(&ana);
+    let id = ana.project("App", WEB);
+    assert_eq!(stream.statuses_until(&id, "running", SOON), ["deploying", "running"]);
+    let url = ana.get(&format!("/api/projects/{id}")).ok(200)["project"]["url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("http://localhost:"), "{url}");
+    assert_eq!(crate::harness::Client::new(&url.replace("localhost", "127.0.0.1")).get("/").text, "hello");
+    let container = engine::inspect(&format!("muelle-{id}"))["Id"].clone();
+    ana.post(&format!("/api/containers/{id}/restart"), &json!({})).ok(200);
+    stream.until_status(&id, "running", SOON);
+    assert_eq!(engine::inspect(&format!("muelle-{id}"))["Id"], container, "the same container");
+}
+
+#[test]
+fn what_was_deploying_when_muelle_ended_is_not_running_before_it_answers() {
+    let mut server = Server::start();
+    let ana = server.admin();
+    let image = running("exec busybox sleep 1000");
+    let made = ana.post("/api/projects", &json!({"name": "Mute", "image": image.0, "port": 8080})).ok(201);
+    let id = made["project"]["id"].as_str().unwrap().to_owned();
+    eventually("its container runs", SOON, || {
+        if engine::is_running(&format!("muelle-{id}")) { Ok(()) } else { Err(()) }
+    });
+    server.kill();
+    server.run();
+    server.await_engine();
+    let ana = ana.with_base(&server.base);
+    let stream = server.stream(&ana);
+    let told = std::iter::from_fn(|| stream.next(Duration::from_secs(3)).ok());
+    let statuses: Vec<_> =
+        told.filter(|e| e.name == "container_status_changed").map(|e| e.data["status"].clone()).collect();
+    assert!(statuses.iter().all(|status| status == "deploying"), "{statuses:?}");
+    ana.delete(&format!("/api/projects/{id}")).ok(200);
+    eventually("its container is gone", SOON, || {
+        if engine::inspect(&format!("muelle-{id}")).is_null() { Ok(()) } else { Err(()) }
+    });
+}
+
+#[test]
 fn case_141_a_hundred_starts_at_once_are_one() {
     let server = Server::with("[limits]\nper_address = 200\n");
     let ana = server.admin();

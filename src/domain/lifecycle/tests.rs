@@ -57,7 +57,7 @@ impl World {
         let (life, effects) = step(self.life.clone(), input, self.now);
         self.life = life;
         let status = self.life.status();
-        if self.told.last() != Some(&status) && self.life.is_visible() {
+        if self.told.last() != Some(&status) && self.life.is_visible() && !self.life.is_undecided() {
             self.told.push(status);
         }
         for effect in effects {
@@ -161,12 +161,46 @@ impl World {
             Real::Absent,
         );
         world.container = world.up();
-        world.settle();
+        world.pass(Duration::from_millis(10));
         assert_eq!(world.life.status(), Status::Running);
         world.told.clear();
         world.told.push(Status::Running);
         world
     }
+}
+
+#[test]
+fn what_was_on_its_way_up_when_muelle_ended_is_asked_again_at_the_next_boot() {
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.answers = false;
+    world.container = world.up();
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.life.status(), Status::Deploying);
+    world.answers = true;
+    world.pass(Duration::from_secs(1));
+    assert_eq!((world.life.status(), world.starts), (Status::Running, 0));
+
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.readiness = Readiness::Uptime;
+    world.container = world.up();
+    world.settle();
+    assert_eq!(world.told, [Status::Deploying, Status::Running], "it has run for a while");
+}
+
+#[test]
+fn a_container_that_is_never_as_it_should_be_is_created_anew_once() {
+    let stale = Real::Down { exit: None, oom: false, stale: true };
+    let mut world = World::new(Kind::Ours, Desired::Running, stale.clone());
+    let mut creations = 0;
+    for _ in 0..50 {
+        world.save();
+        creations += usize::from(world.pending == Some(Op::Create));
+        world.run_op();
+        if world.container == NEVER_RAN {
+            world.container = stale.clone();
+        }
+    }
+    assert_eq!((creations, world.starts), (1, 1));
 }
 
 #[test]
