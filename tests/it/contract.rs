@@ -109,7 +109,7 @@ fn case_30_a_bad_body_is_a_400_that_names_what_is_wrong_on_every_route() {
             assert_eq!(answer.error(415), "UnsupportedMediaType", "{route:?} {media}");
         }
         let coded = ana.send(route.0, &path, &[("Content-Encoding", "gzip")], Some(b"{}"));
-        assert_eq!(coded.error(415), "UnsupportedMediaType", "{route:?}");
+        assert_eq!(coded.error(415), "UnsupportedMediaType", "case 35: {route:?}");
     }
     assert_eq!(
         ana.get(&format!("/api/projects/{id}")).ok(200)["project"]["name"],
