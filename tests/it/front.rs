@@ -271,6 +271,8 @@ impl OtherHost {
             // It may end by itself meanwhile.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
+        // The cable by itself: sockets that still wait for an answer keep the namespace for a while.
+        ip(&format!("link delete {}", self.name));
         ip(&format!("netns delete {}", self.name));
     }
 }
