@@ -1,6 +1,6 @@
 //! The interface for clients: routes, tokens, JSON, CORS. The only module that serialises for them.
 //!
-//! A request goes through [`Api::handle`] from top to bottom: host, preflight, route, token, body, handler, CORS. Handlers that answer from
+//! A request goes through [`Door`] from top to bottom: host, preflight, route, token, body, handler, CORS. Handlers that answer from
 //! memory run on the connection's thread, the others on a pool; none waits for a container.
 
 pub mod auth;

@@ -4,7 +4,7 @@
 //! level-triggered: a goal, the last known reality and at most one operation in flight decide the next operation, so a lost or repeated
 //! event changes nothing but the delay. What the engine says in events is a hint to look; only a look (an inspect) is reality.
 //!
-//! A project is normally at [`Goal::Rest`]: reality is shown as it is, and a change from outside is followed. A command gives it a
+//! A project is normally at rest: reality is shown as it is, and a change from outside is followed. A command gives it a
 //! goal until that is reached or has failed.
 
 use std::collections::VecDeque;

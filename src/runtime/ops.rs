@@ -35,7 +35,7 @@ struct Hand {
     inbox: Sender<Message>,
 }
 
-/// What [`Ops`] is made of.
+/// What operations need.
 pub struct Settings {
     /// The engine.
     pub docker: Docker,
