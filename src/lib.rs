@@ -40,6 +40,7 @@
 //! | `stats-N` | ≤ 64, where cgroup files cannot be read | one stats call |
 //! | `accept-api` | 1 per listening address | accept |
 //! | `conn-N` | bounded by `limits.connections` | its socket; a stream client: its queue |
+//! | `log-read` | one per client of a log stream | the engine, or room in that client's queue |
 //! | `api-N` | ≤ 4 | a job that asks the store or the engine |
 //! | `engine-N` | ≤ 2 | a job that asks the engine |
 //! | `login-N` | ≤ 2 | hashing a password |

@@ -120,6 +120,8 @@ pub const DOCKER_LOG_READ_BYTES_MAX: u64 = 17 * 1024 * 1024;
 const _: () = assert!(DOCKER_LOG_READ_BYTES_MAX > DOCKER_LOG_LINES_MAX as u64 * (16 * 1024 + 8));
 /// How much of the end of a log is kept, in bytes.
 pub const DOCKER_LOG_KEEP_BYTES: usize = 256 * 1024;
+/// Longest line of a log, in bytes: the pieces of 16 KiB in which the engine stores lines, and its time.
+pub const DOCKER_LOG_LINE_BYTES_MAX: u64 = 16 * 1024 + 64;
 /// Rounds of look-and-create for our network: one is enough unless several threads race.
 pub const DOCKER_NETWORK_TRIES: u32 = 8;
 /// Longest cgroup file, in bytes: `memory.stat`, the longest, has under 2 KiB; it is read onto the stack.
@@ -274,6 +276,16 @@ pub const STREAM_PLACE_TRIES: u32 = 5;
 pub const STREAM_PLACE_WAIT: Duration = Duration::from_millis(40);
 /// How long after its session a stream ends: the dashboards finish their logout first.
 pub const STREAM_END_AFTER: Duration = Duration::from_secs(1);
+/// Lines of a log that are shown where nobody says how many.
+pub const LOG_LINES: u32 = 200;
+/// About how much of a log is read, encoded and written at once, in bytes.
+pub const LOG_BATCH_BYTES: usize = 64 * 1024;
+/// Batches on their way from the engine to a client; then the engine waits.
+pub const LOG_STREAM_QUEUE: usize = 2;
+/// The pace of a log stream, in bytes a second: more than anybody reads, and an app that only writes does not keep a core busy here.
+pub const LOG_PACE_BYTES: u64 = 1024 * 1024;
+/// When a log is opened again that ended while its container goes on: longer than it takes to hear of a container's end.
+pub const LOG_AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// Least memory that a container starts with, in MiB.
 pub const PROJECT_MEMORY_MB_MIN: u32 = 16;
 /// Least share of a CPU that a container starts with.

@@ -10,7 +10,9 @@ use super::request::Call;
 use super::routes::Answer;
 use super::{Api, json as answer};
 use crate::domain::Status;
+use crate::http::Response;
 use crate::runtime::Command;
+use crate::runtime::hub::Refused;
 
 /// `GET /containers/:id/status`.
 pub(super) fn status(api: &Api, call: &Call) -> Answer {
@@ -101,9 +103,18 @@ pub(super) fn unmanaged(api: &Api, call: &Call) -> Answer {
 
 /// `GET /containers/events`.
 pub(super) fn events(api: &Api, call: &Call) -> Answer {
+    listen(api, call, |listener| feed::stream(api.runtime.clone(), api.ids.clone(), api.words, listener))
+}
+
+/// Answers with a stream, if there is a place for it.
+pub(super) fn listen(
+    api: &Api,
+    call: &Call,
+    open: impl FnOnce(&Listener) -> Result<Response, Refused>,
+) -> Answer {
     let caller = call.caller()?;
     let listener = Listener { user: caller.user.id, session: caller.session, address: call.address };
-    let stream = feed::stream(api.runtime.clone(), api.ids.clone(), api.words, &listener).map_err(|_| {
+    let stream = open(&listener).map_err(|_| {
         let sentence = "Too many event streams are open: close a tab, or try again in a moment";
         Failure::new(503, "TooManyStreams", sentence).retry(5)
     })?;

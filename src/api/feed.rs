@@ -63,10 +63,9 @@ impl Ids {
     }
 
     fn write(&self, out: &mut Vec<u8>, id: u64, event: &str, data: &impl Serialize) {
-        // Writing to a Vec and encoding these types cannot fail; JSON escapes line ends, so that a value cannot end an event.
-        drop(write!(out, "id: {}-{id}\nevent: {event}\ndata: ", self.boot));
-        drop(serde_json::to_writer(&mut *out, data));
-        out.extend_from_slice(b"\n\n");
+        // Writing to a Vec cannot fail.
+        drop(writeln!(out, "id: {}-{id}", self.boot));
+        write_event(out, event, data);
     }
 
     /// Encodes one owner's events; the first has the id `first`, each next one the next.
@@ -128,6 +127,13 @@ impl Ids {
     }
 }
 
+/// Writes an event's name and its data. Encoding these types cannot fail; JSON escapes line ends, so that a value cannot end an event.
+pub(super) fn write_event(out: &mut Vec<u8>, event: &str, data: &impl Serialize) {
+    drop(write!(out, "event: {event}\ndata: "));
+    drop(serde_json::to_writer(&mut *out, data));
+    out.extend_from_slice(b"\n\n");
+}
+
 /// Who listens.
 pub struct Listener {
     /// The user.
@@ -143,6 +149,20 @@ pub struct Listener {
 /// # Errors
 /// When there are as many streams as there may be.
 pub fn stream(runtime: Runtime, ids: Ids, words: Words, listener: &Listener) -> Result<Response, Refused> {
+    let user = listener.user;
+    open(runtime, listener, "stream", move |runtime, subscription, writer| {
+        runtime.wake_poller();
+        follow(runtime, &ids, words, user, subscription, writer)
+    })
+}
+
+/// An event stream as an answer: it takes one of the places, and `write` fills it until it has a reason to end.
+pub(super) fn open(
+    runtime: Runtime,
+    listener: &Listener,
+    what: &'static str,
+    write: impl FnOnce(&Runtime, &Subscription, &mut StreamWriter<'_>) -> &'static str + Send + 'static,
+) -> Result<Response, Refused> {
     // The place is taken before the answer begins, its socket is known only then.
     let socket: Arc<OnceLock<Shutdown>> = Arc::default();
     let hang_up = Arc::clone(&socket);
@@ -156,12 +176,14 @@ pub fn stream(runtime: Runtime, ids: Ids, words: Words, listener: &Listener) -> 
     let response = Response::stream(200, move |writer| {
         drop(socket.set(writer.shutdown()));
         let began = Instant::now();
-        log::info!("stream of {user} from {address} began; {} active", runtime.hub.active());
-        runtime.wake_poller();
-        let reason = follow(&runtime, &ids, words, user, &subscription, writer);
+        log::info!("{what} of {user} from {address} began; {} active", runtime.hub.active());
+        let reason = match writer.shrink_send_buffer() {
+            Ok(()) => write(&runtime, &subscription, writer),
+            Err(_) => GONE,
+        };
         drop(subscription);
         let (seconds, active) = (began.elapsed().as_secs(), runtime.hub.active());
-        log::info!("stream of {user} from {address} ended after {seconds} s: {reason}; {active} active");
+        log::info!("{what} of {user} from {address} ended after {seconds} s: {reason}; {active} active");
         Ok(())
     });
     Ok(response
@@ -169,6 +191,11 @@ pub fn stream(runtime: Runtime, ids: Ids, words: Words, listener: &Listener) -> 
         .header("Cache-Control", "no-cache, no-transform")
         .header("X-Accel-Buffering", "no"))
 }
+
+/// Why most streams end.
+pub(super) const GONE: &str = "the client is gone";
+/// Why some do.
+pub(super) const SLOW: &str = "the client was too slow";
 
 /// Takes a place; where there is none, waits a moment for one that a client has left.
 fn subscribe(hub: &Arc<Hub>, listener: &Listener, hang_up: &HangUp) -> Result<Subscription, Refused> {
@@ -195,11 +222,8 @@ fn follow(
     // Read after subscribing: nothing falls between the two.
     let snapshot = runtime.snapshot();
     let views = snapshot.owners.get(&user).map(|owned| owned.views.as_slice()).unwrap_or_default();
-    let begun = writer
-        .shrink_send_buffer()
-        .and_then(|()| writer.write_all(&ids.greeting(views, snapshot.first_id, words)));
-    if begun.is_err() {
-        return "the client is gone";
+    if writer.write_all(&ids.greeting(views, snapshot.first_id, words)).is_err() {
+        return GONE;
     }
     let seen = snapshot.first_id;
     drop(snapshot);
@@ -209,7 +233,7 @@ fn follow(
         let wake_at = end.map_or(comment_at, |(at, _)| at.min(comment_at));
         let mut batch = Vec::new();
         match subscription.frames.recv_deadline(wake_at) {
-            Err(RecvTimeoutError::Disconnected) => return "the client was too slow",
+            Err(RecvTimeoutError::Disconnected) => return SLOW,
             Err(RecvTimeoutError::Timeout) => {}
             Ok(frame) => {
                 // What has gathered goes out in one write.
@@ -228,7 +252,7 @@ fn follow(
             comment_at = now + limits::STREAM_HEARTBEAT;
         }
         if writer.peer_closed() || write_if_any(writer, &batch).is_err() {
-            return "the client is gone";
+            return GONE;
         }
         if let Some((_, reason)) = end.filter(|(at, _)| *at <= now) {
             return reason;
@@ -236,6 +260,6 @@ fn follow(
     }
 }
 
-fn write_if_any(writer: &mut StreamWriter<'_>, batch: &[u8]) -> io::Result<()> {
+pub(super) fn write_if_any(writer: &mut StreamWriter<'_>, batch: &[u8]) -> io::Result<()> {
     if batch.is_empty() { Ok(()) } else { writer.write_all(batch) }
 }

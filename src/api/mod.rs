@@ -9,6 +9,7 @@ pub mod failure;
 pub mod feed;
 mod fields;
 mod health;
+mod logs;
 pub mod origin;
 mod projects;
 mod request;
@@ -223,8 +224,11 @@ impl Door {
         };
         let peer = request.peer().ip();
         let (address, is_local) = (self.api.address(peer, head), is_local(peer, head));
+        let query = head.query().map(str::to_owned);
+        let last_event_id = head.get("last-event-id").map(str::to_owned);
         let (body, share) = request::read_body(request, &self.bodies)?;
-        let call = Call { project, caller, body, share, token, address, is_local, id: request_id.to_owned() };
+        let id = request_id.to_owned();
+        let call = Call { project, caller, query, last_event_id, body, share, token, address, is_local, id };
         self.run(route, call)
     }
 

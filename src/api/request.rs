@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::failure::Failure;
 use super::fields::Fields;
 use crate::domain::{ProjectId, SessionId, User};
-use crate::http::{Framing, Head, Request};
+use crate::http::{Framing, Head, Request, query_param};
 use crate::limits;
 
 /// Who asks.
@@ -25,6 +25,10 @@ pub struct Call {
     pub project: Option<ProjectId>,
     /// The caller; `None` where the route is open.
     pub caller: Option<Caller>,
+    /// The query, as it came.
+    pub query: Option<String>,
+    /// Where a stream goes on that was interrupted: `Last-Event-ID`.
+    pub last_event_id: Option<String>,
     /// The body.
     pub body: Vec<u8>,
     /// What it holds of the memory for bodies.
@@ -54,6 +58,11 @@ impl Call {
     /// 404 when no project can have that id.
     pub fn project(&self) -> Result<ProjectId, Failure> {
         self.project.ok_or_else(Failure::no_project)
+    }
+
+    /// A parameter of the query, decoded.
+    pub fn param(&self, name: &str) -> Option<String> {
+        query_param(self.query.as_deref()?, name)
     }
 
     /// The fields of the body.

@@ -1,7 +1,7 @@
 //! The route table: the whole interface on one screen.
 
 use super::request::Call;
-use super::{Api, auth, containers, health, projects};
+use super::{Api, auth, containers, health, logs, projects};
 use crate::api::failure::Failure;
 use crate::domain::ProjectId;
 use crate::http::Response;
@@ -77,6 +77,8 @@ pub const ROUTES: &[Route] = routes! {
     GET    "/api/containers/events"             Stream Here   containers::events;
     GET    "/api/containers/unmanaged"          User   Engine containers::unmanaged;
     GET    "/api/containers/:id/status"         User   Here   containers::status;
+    GET    "/api/containers/:id/logs"           User   Engine logs::tail;
+    GET    "/api/containers/:id/logs/stream"    Stream Here   logs::stream;
     POST   "/api/containers/:id/start"          User   Pool   containers::start;
     POST   "/api/containers/:id/stop"           User   Pool   containers::stop;
     POST   "/api/containers/:id/restart"        User   Pool   containers::restart;

@@ -90,7 +90,7 @@ pub struct Events {
     aborted: Arc<AtomicBool>,
 }
 
-/// Ends an event stream from another thread.
+/// Ends a stream of the engine from another thread.
 #[derive(Clone)]
 pub struct Aborter {
     agent: Agent,
@@ -110,7 +110,13 @@ impl fmt::Debug for Aborter {
 }
 
 impl Aborter {
-    /// Makes [`Events::next`] return `None`, at once (0.2 ms, measured).
+    /// The end of what `agent` reads, and whether it was asked for.
+    pub(super) fn new(agent: Agent) -> (Aborter, Arc<AtomicBool>) {
+        let aborted = Arc::new(AtomicBool::new(false));
+        (Aborter { agent, aborted: Arc::clone(&aborted) }, aborted)
+    }
+
+    /// Makes the reader of the stream see its end, at once (0.2 ms, measured).
     pub fn abort(&self) {
         self.aborted.store(true, Ordering::Release);
         self.agent.clone().shutdown();
@@ -119,9 +125,9 @@ impl Aborter {
 
 impl Events {
     pub(super) fn open(agent: Agent, body: impl Read + Send + 'static) -> (Events, Aborter) {
-        let aborted = Arc::new(AtomicBool::new(false));
+        let (aborter, was_aborted) = Aborter::new(agent);
         let lines = BufReader::new(Box::new(body) as Box<dyn Read + Send>);
-        (Events { lines, line: Vec::new(), aborted: Arc::clone(&aborted) }, Aborter { agent, aborted })
+        (Events { lines, line: Vec::new(), aborted: was_aborted }, aborter)
     }
 
     /// The next event; `None` when the stream ended or was aborted. After an error the stream is of no use.

@@ -9,6 +9,7 @@ mod container;
 mod error;
 mod event;
 mod frames;
+mod logs;
 mod template;
 mod unix;
 mod wire;
@@ -23,7 +24,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -36,6 +37,8 @@ pub use container::{
 };
 pub use error::Error;
 pub use event::{Aborter, Action, ContainerEvent, Events};
+pub use frames::{LogLine, Output};
+pub use logs::Log;
 pub use template::Spec;
 
 use crate::domain::{ContainerName, ImageRef};
@@ -281,8 +284,8 @@ impl Docker {
         gone(removed)
     }
 
-    /// The last `lines` lines (at most [`limits::DOCKER_LOG_LINES_MAX`]) that a container wrote to either stream, as text without
-    /// terminal control, at most [`limits::DOCKER_LOG_KEEP_BYTES`] of it.
+    /// The last `lines` lines (at most [`limits::DOCKER_LOG_LINES_MAX`]) that a container wrote to either stream, fewer where they
+    /// have more than [`limits::DOCKER_LOG_KEEP_BYTES`].
     ///
     /// # Errors
     /// `NotFound`, and as any call.
@@ -290,16 +293,50 @@ impl Docker {
     /// # Blocks
     /// Up to [`limits::DOCKER_CALL_MAX`], twice: the answer's type says whether it is framed only since API 1.42, so the container
     /// is asked.
-    pub fn logs_tail<'a>(&self, which: impl Into<Which<'a>>, lines: u32) -> Result<String, Error> {
+    pub fn logs<'a>(&self, which: impl Into<Which<'a>>, lines: u32) -> Result<Vec<LogLine>, Error> {
         let found = self.inspect(which)?;
-        let lines = lines.min(limits::DOCKER_LOG_LINES_MAX);
-        let path = format!("/containers/{}/logs?stdout=1&stderr=1&tail={lines}", found.id);
+        let path = log_path(&found, lines);
         let answer = self.send("GET", &self.versioned(&path), None, self.timeouts.call)?;
         let log = answer.into_body().into_with_config().limit(limits::DOCKER_LOG_READ_BYTES_MAX).reader();
-        frames::read_tail(log, !found.tty, limits::DOCKER_LOG_KEEP_BYTES).map_err(|e| match e.kind() {
+        let tail = frames::read_tail(log, !found.tty, limits::DOCKER_LOG_KEEP_BYTES);
+        tail.map(Vec::from).map_err(|e| match e.kind() {
             io::ErrorKind::InvalidData => Error::Malformed(e.to_string()),
             _ => self.broken(e.into()),
         })
+    }
+
+    /// The text of [`Docker::logs`], each line with its end.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Blocks
+    /// As there.
+    pub fn logs_tail<'a>(&self, which: impl Into<Which<'a>>, lines: u32) -> Result<String, Error> {
+        Ok(self.logs(which, lines)?.into_iter().fold(String::new(), |text, line| text + &line.text + "\n"))
+    }
+
+    /// Opens a container's log on a connection of its own: its last `lines` lines, or what was written from `since` on, and then what
+    /// is written until the container ends.
+    ///
+    /// # Errors
+    /// `NotFound`, and as any call.
+    ///
+    /// # Blocks
+    /// Up to [`limits::DOCKER_CALL_MAX`], and [`limits::DOCKER_PING_MAX`] for the beginning of the answer.
+    pub fn follow_logs<'a>(
+        &self,
+        which: impl Into<Which<'a>>,
+        lines: u32,
+        since: Option<SystemTime>,
+    ) -> Result<(Log, Aborter), Error> {
+        let found = self.inspect(which)?;
+        let mut path = log_path(&found, lines) + "&follow=1";
+        if let Some(since) = since.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+            path = format!("{path}&since={}.{:09}", since.as_secs(), since.subsec_nanos());
+        }
+        let (agent, answer) = self.open(&path)?;
+        Ok(Log::open(agent, answer.into_body().into_reader(), !found.tty))
     }
 
     /// Makes sure that `instance` has its bridge network `name`, on which the host reaches containers and containers do not reach
@@ -390,7 +427,13 @@ impl Docker {
         if let Some((seconds, nanos)) = since {
             path = format!("{path}&since={seconds}.{nanos:09}");
         }
-        let request = Request::get(format!("http://engine{}", self.versioned(&path)))
+        let (agent, answer) = self.open(&path)?;
+        Ok(Events::open(agent, answer.into_body().into_reader()))
+    }
+
+    /// Begins an answer that has no end, on a connection of its own.
+    fn open(&self, path: &str) -> Result<(Agent, Response<Body>), Error> {
+        let request = Request::get(format!("http://engine{}", self.versioned(path)))
             .body(())
             .map_err(|e| self.broken(e.into()))?;
         let agent = unix::agent(&self.inner.socket, 0, self.timeouts.connect);
@@ -402,10 +445,10 @@ impl Docker {
             // Its reason is not waited for: nothing bounds the rest of this answer.
             return Err(Error::Refused {
                 status,
-                message: format!("the engine refuses its events ({status})"),
+                message: format!("the engine refuses a stream ({status})"),
             });
         }
-        Ok(Events::open(agent, answer.into_body().into_reader()))
+        Ok((agent, answer))
     }
 
     /// Pause and unpause have no "already so" status, and engines differ in how they refuse: the state says.
@@ -518,6 +561,11 @@ impl wire::NetworkInspect {
             && self.options.get(OPTION_ICC).map(String::as_str) == Some("false")
             && self.labels.get(LABEL_INSTANCE).map(String::as_str) == Some(instance)
     }
+}
+
+fn log_path(found: &Inspected, lines: u32) -> String {
+    let lines = lines.min(limits::DOCKER_LOG_LINES_MAX);
+    format!("/containers/{}/logs?stdout=1&stderr=1&timestamps=1&tail={lines}", found.id)
 }
 
 /// A network's name comes from the configuration: here it becomes safe in a path, and unlike the beginning of an id.

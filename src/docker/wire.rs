@@ -418,7 +418,7 @@ fn prefer_v4(ports: impl Iterator<Item = (u16, SocketAddr)>) -> Published {
 }
 
 /// RFC 3339 with up to nine digits of a second, and `Z` or an offset; the engine's year 1 means never.
-fn time(text: &str) -> Option<SystemTime> {
+pub(super) fn time(text: &str) -> Option<SystemTime> {
     let (local, offset) = match text.strip_suffix('Z') {
         Some(local) => (local, "+00:00"),
         None => text.split_at_checked(text.len().checked_sub(6)?)?,

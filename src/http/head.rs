@@ -75,10 +75,7 @@ impl Head {
     /// escapes are broken or are not UTF-8. Bounded by the request line.
     #[must_use]
     pub fn query_param(&self, name: &str) -> Option<String> {
-        self.query()?.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode_form(key)? == name).then(|| decode_form(value))
-        })?
+        query_param(self.query()?, name)
     }
 
     /// The version of the request line.
@@ -400,6 +397,15 @@ fn is_authority(text: &str) -> bool {
 }
 
 /// RFC 9110 §5.6.2.
+/// See [`Head::query_param`].
+#[must_use]
+pub fn query_param(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode_form(key)? == name).then(|| decode_form(value))
+    })?
+}
+
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))

@@ -22,6 +22,8 @@ const PROTECTED: &[(&str, &str, &str)] = &[
     ("GET", "/api/containers/events", ""),
     ("GET", "/api/containers/unmanaged", ""),
     ("GET", "/api/containers/ID/status", ""),
+    ("GET", "/api/containers/ID/logs", ""),
+    ("GET", "/api/containers/ID/logs/stream", ""),
     ("POST", "/api/containers/ID/start", "{}"),
     ("POST", "/api/containers/ID/stop", "{}"),
     ("POST", "/api/containers/ID/restart", "{}"),

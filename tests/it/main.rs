@@ -12,5 +12,6 @@ mod events;
 mod faults;
 mod front;
 mod lifecycle;
+mod logs;
 mod metrics;
 mod tidy;

@@ -127,6 +127,14 @@ impl Client {
         self.with_token(body["token"].as_str().expect("a token"))
     }
 
+    /// Another session of the account `name`.
+    pub fn login(&self, name: &str) -> Client {
+        let answer = self
+            .post("/api/auth/login", &json!({"email": format!("{name}@example.com"), "password": PASSWORD}));
+        let body = answer.ok(200);
+        self.with_token(body["token"].as_str().expect("a token"))
+    }
+
     /// Makes a project of an image; gives its id.
     pub fn project(&self, name: &str, image: &str) -> String {
         let body = self.post("/api/projects", &json!({"name": name, "image": image})).ok(201);

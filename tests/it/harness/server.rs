@@ -153,6 +153,16 @@ impl Server {
         (count("task"), count("fd"))
     }
 
+    /// The names of its threads.
+    pub fn threads(&self) -> Vec<String> {
+        let pid = self.child.as_ref().expect("it runs").id();
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its /proc").flatten();
+        tasks
+            .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
+            .map(|name| name.trim().to_owned())
+            .collect()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");

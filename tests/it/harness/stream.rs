@@ -27,11 +27,20 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Opens the stream with a token.
+    /// Opens the stream of events with a token, and reads its greeting.
     pub fn open(base: &str, token: &str) -> Stream {
+        let (mut stream, retry) = Stream::at(base, &format!("/api/containers/events?token={token}"), "");
+        let connected = stream.next(Duration::from_secs(5)).expect("a greeting");
+        assert_eq!(connected.name, "connected");
+        stream.retry = retry.try_recv().ok();
+        stream
+    }
+
+    /// Opens any event stream, with more header lines.
+    pub fn at(base: &str, path: &str, headers: &str) -> (Stream, Receiver<String>) {
         let host = base.strip_prefix("http://").expect("a base");
         let mut socket = TcpStream::connect(host).expect("the server listens");
-        let request = format!("GET /api/containers/events?token={token} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n");
         socket.write_all(request.as_bytes()).expect("the server takes a request");
         let mut reader = BufReader::new(socket.try_clone().expect("a second handle"));
         socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout can be set");
@@ -85,11 +94,7 @@ impl Stream {
                 }
             }
         });
-        let mut stream = Stream { head, retry: None, comments, events, socket };
-        let connected = stream.next(Duration::from_secs(5)).expect("a greeting");
-        assert_eq!(connected.name, "connected");
-        stream.retry = retry.try_recv().ok();
-        stream
+        (Stream { head, retry: None, comments, events, socket }, retry)
     }
 
     /// The next event, or how the stream ended, or that nothing came.
