@@ -106,6 +106,8 @@ pub struct Metrics {
     pub interval: Duration,
     /// Where the numbers come from.
     pub source: MetricsSource,
+    /// Other machines that may read `/metrics`.
+    pub allow: Vec<IpAddr>,
 }
 
 /// Where a container's numbers come from.
@@ -278,6 +280,7 @@ fn metrics(keys: &mut Keys) -> Metrics {
         }),
         source: keys
             .read("metrics.source", Auto, |v| one_of(v, &[("auto", Auto), ("cgroup", Cgroup), ("api", Api)])),
+        allow: keys.read("metrics.allow", Vec::new(), |v| list(v, ip)),
     }
 }
 

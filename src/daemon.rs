@@ -104,7 +104,8 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
         kick,
     );
     let (runtime, inbox) = (supervisor.runtime(), supervisor.inbox());
-    let api = Api::new(parts(config, &runtime, &store, &docker, keys, words, ids))?;
+    let door = bound.counters();
+    let api = Api::new(parts(config, &runtime, &store, &docker, keys, (words, ids), door))?;
     let weak = Arc::downgrade(&api);
     store.on_foreign_change(Box::new(move || {
         let reloaded = weak.upgrade().map_or(Ok(()), |api| api.reload());
@@ -217,8 +218,8 @@ fn parts(
     store: &Arc<Store>,
     docker: &Docker,
     keys: Keys,
-    words: Words,
-    ids: Ids,
+    (words, ids): (Words, Ids),
+    door: Arc<http::Counters>,
 ) -> api::Parts {
     let mut hosts = config.api.hosts.clone();
     let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
@@ -238,6 +239,8 @@ fn parts(
         token_lifetime: config.auth.token_lifetime,
         session_lifetime: config.auth.session_lifetime(),
         trusted_peers: config.trusted_peers.clone(),
+        door,
+        metrics_allow: config.metrics.allow.clone(),
         project_memory_mb_max: config.limits.project_memory_mb,
         project_cpus_max: config.limits.project_cpus.unwrap_or_else(|| f64::from(host::online_cpus())),
     }

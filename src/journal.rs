@@ -15,6 +15,15 @@ use log::LevelFilter;
 use crate::limits;
 use crate::threads::spawn;
 
+/// Lines that were dropped since the start.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines of the log were dropped since the start, because nobody read it in time.
+#[must_use]
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
 enum Item {
     Line(Vec<u8>),
     /// Everything before it is written.
@@ -68,6 +77,7 @@ impl Write for Pipe {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.queue.try_send(Item::Line(line.to_vec())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }

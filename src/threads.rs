@@ -6,7 +6,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -129,6 +129,23 @@ pub struct Pool {
     alive: (Sender<()>, Receiver<()>),
 }
 
+/// The pools of this process and the work each has, running and waiting, by name. Pools of one name count together.
+#[must_use]
+pub fn pools() -> Vec<(&'static str, usize)> {
+    let mut pools: Vec<(&'static str, usize)> = Vec::new();
+    for (name, open) in POOLS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let Some(open) = open.upgrade().map(|open| open.load(Ordering::Acquire)) else { continue };
+        match pools.iter_mut().find(|(known, _)| known == name) {
+            Some((_, sum)) => *sum += open,
+            None => pools.push((name, open)),
+        }
+    }
+    pools
+}
+
+/// Every pool enters itself, so that none is missing from the numbers.
+static POOLS: Mutex<Vec<(&'static str, Weak<AtomicUsize>)>> = Mutex::new(Vec::new());
+
 /// The pool has as much work as it may take.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the queue is full")]
@@ -140,6 +157,10 @@ impl Pool {
     pub fn new(name: &'static str, max: usize, queue: usize, stack: usize) -> Pool {
         let (sender, jobs) = bounded(queue);
         let (open, threads, alive) = (Arc::default(), Mutex::default(), bounded(0));
+        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.retain(|(_, open)| open.strong_count() > 0);
+        pools.push((name, Arc::downgrade(&open)));
+        drop(pools);
         Pool { name, stack, max, queue: sender, jobs, open, threads, alive }
     }
 

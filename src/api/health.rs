@@ -1,15 +1,23 @@
-//! Whether it works: for people, watchdogs and monitors.
+//! Whether it works, for people, watchdogs and monitors; and what there is to call.
 
 use serde_json::json;
 
 use super::request::Call;
 use super::routes::Answer;
-use super::{Api, json};
+use super::{Api, json, json_bytes};
 
 #[expect(clippy::unnecessary_wraps, reason = "a handler")]
 /// `GET /healthz`: this process answers.
 pub(super) fn alive(_: &Api, _: &Call) -> Answer {
     Ok(json(200, &json!({"status": "ok"})))
+}
+
+/// `GET /api/openapi.json`: the interface for machines. A test holds it to the route table and to real answers.
+#[expect(clippy::unnecessary_wraps, reason = "a handler")]
+pub(super) fn openapi(_: &Api, _: &Call) -> Answer {
+    let document =
+        include_str!("openapi.json").replace("\"VERSION\"", concat!("\"", env!("CARGO_PKG_VERSION"), "\""));
+    Ok(json_bytes(200, document.into_bytes()))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a handler")]

@@ -10,6 +10,7 @@ pub mod feed;
 mod fields;
 mod health;
 mod logs;
+mod metrics;
 pub mod origin;
 mod projects;
 mod request;
@@ -62,6 +63,10 @@ pub struct Parts {
     pub session_lifetime: Duration,
     /// Proxies whose word about the client's address is taken.
     pub trusted_peers: Vec<IpAddr>,
+    /// What the front counts.
+    pub door: Arc<http::Counters>,
+    /// Other machines that may read `/metrics`.
+    pub metrics_allow: Vec<IpAddr>,
     /// Most memory of one project, in MiB.
     pub project_memory_mb_max: u32,
     /// Most CPUs of one project.
@@ -81,12 +86,16 @@ pub struct Api {
     token_lifetime: Duration,
     session_lifetime: Duration,
     trusted_peers: Vec<IpAddr>,
+    door: Arc<http::Counters>,
+    metrics_allow: Vec<IpAddr>,
+    answers: metrics::Answers,
     project_memory_mb_max: u32,
     project_cpus_max: f64,
     sessions: sessions::Sessions,
     throttle: Mutex<Throttle>,
     requests: AtomicU64,
     began: Instant,
+    started: SystemTime,
 }
 
 /// The interface with its threads: what the front calls.
@@ -119,12 +128,16 @@ impl Api {
             token_lifetime: parts.token_lifetime,
             session_lifetime: parts.session_lifetime,
             trusted_peers: parts.trusted_peers.iter().map(IpAddr::to_canonical).collect(),
+            door: parts.door,
+            metrics_allow: parts.metrics_allow.iter().map(IpAddr::to_canonical).collect(),
+            answers: metrics::Answers::default(),
             project_memory_mb_max: parts.project_memory_mb_max,
             project_cpus_max: parts.project_cpus_max,
             sessions: sessions::Sessions::default(),
             throttle: Mutex::default(),
             requests: AtomicU64::new(1),
             began: Instant::now(),
+            started: SystemTime::now(),
         };
         api.reload()?;
         Ok(Arc::new(api))
@@ -197,7 +210,13 @@ impl Door {
         Door { api, pool, engine, logins, bodies: Budget::default() }
     }
 
-    fn answer(&self, request: &mut Request<'_>, request_id: &str) -> Answer {
+    /// Answers; `found` becomes the route, where there is one.
+    fn answer(
+        &self,
+        request: &mut Request<'_>,
+        request_id: &str,
+        found: &mut Option<&'static Route>,
+    ) -> Answer {
         let head = request.head();
         if !self.api.origins.knows_host(head) {
             let sentence = "This host name is not one of this server's; add it to api.hosts in config.toml";
@@ -214,16 +233,21 @@ impl Door {
             }
             Found::Nothing => return Err(Failure::not_found()),
         };
+        *found = Some(route);
         let token = request::token(head, route.access == Access::Stream);
         if route.access == Access::Stream && self.api.origins.is_foreign(head) {
             return Err(Failure::new(403, "ForeignOrigin", "This page may not listen here"));
         }
         let caller = match route.access {
-            Access::Open => None,
+            Access::Open | Access::Local => None,
             Access::User | Access::Stream => Some(self.api.caller(token.as_deref())?),
         };
         let peer = request.peer().ip();
         let (address, is_local) = (self.api.address(peer, head), is_local(peer, head));
+        if route.access == Access::Local && !is_local && !self.api.metrics_allow.contains(&address) {
+            let sentence = "These numbers are for this machine; metrics.allow in config.toml names others";
+            return Err(Failure::new(403, "Forbidden", sentence));
+        }
         let query = head.query().map(str::to_owned);
         let last_event_id = head.get("last-event-id").map(str::to_owned);
         let (body, share) = request::read_body(request, &self.bodies)?;
@@ -260,8 +284,9 @@ impl Door {
 
 impl http::Handler for Door {
     fn handle(&self, request: &mut Request<'_>) -> Response {
-        let id = self.request_id();
-        let response = self.answer(request, &id).unwrap_or_else(|failure| failure.response(&id));
+        let (id, mut route) = (self.request_id(), None);
+        let response = self.answer(request, &id, &mut route).unwrap_or_else(|failure| failure.response(&id));
+        self.api.answers.count(route, response.status());
         self.finish(response, Some(request.head()))
     }
 

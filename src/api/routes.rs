@@ -1,7 +1,7 @@
 //! The route table: the whole interface on one screen.
 
 use super::request::Call;
-use super::{Api, auth, containers, health, logs, projects};
+use super::{Api, auth, containers, health, logs, metrics, projects};
 use crate::api::failure::Failure;
 use crate::domain::ProjectId;
 use crate::http::Response;
@@ -14,6 +14,8 @@ pub type Answer = Result<Response, Failure>;
 pub enum Access {
     /// Anybody.
     Open,
+    /// This machine with no proxy between, and the addresses in `metrics.allow`.
+    Local,
     /// Whoever has a live token in the header.
     User,
     /// The same; the token may be in the query, since an `EventSource` sets no headers.
@@ -60,8 +62,10 @@ macro_rules! routes {
 }
 
 /// Every route.
-pub const ROUTES: &[Route] = routes! {
+pub static ROUTES: &[Route] = routes! {
     GET    "/healthz"                           Open   Here   health::alive;
+    GET    "/metrics"                           Local  Here   metrics::text;
+    GET    "/api/openapi.json"                  Open   Here   health::openapi;
     GET    "/api/health"                        Open   Here   health::health;
     POST   "/api/auth/register"                 Open   Login  auth::register;
     POST   "/api/auth/login"                    Open   Login  auth::login;

@@ -77,6 +77,7 @@ fn every_key_is_read() {
         [metrics]
         interval = "1s"
         source = "cgroup"
+        allow = ["192.0.2.7"]
         [limits]
         connections = 100
         per_address = 10
@@ -100,7 +101,14 @@ fn every_key_is_read() {
     assert_eq!(config.auth.session_lifetime(), Duration::from_secs(365 * 86_400), "as long as its token");
     let socket = PathBuf::from("/etc/muelle/run/docker.sock");
     assert_eq!(config.docker, Docker { socket, reach: Reach::Published });
-    assert_eq!(config.metrics, Metrics { interval: Duration::from_secs(1), source: MetricsSource::Cgroup });
+    assert_eq!(
+        config.metrics,
+        Metrics {
+            interval: Duration::from_secs(1),
+            source: MetricsSource::Cgroup,
+            allow: vec!["192.0.2.7".parse().unwrap()]
+        }
+    );
     let limits = Limits {
         connections: 100,
         per_address: 10,

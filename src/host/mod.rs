@@ -1,14 +1,16 @@
-//! The host itself: cgroup files, its CPUs, its addresses.
+//! The host itself: cgroup files, its CPUs, its addresses, and what this process costs it.
 //!
 //! Knows the kernel's files, not the engine: it is told a pid and an id. Every read is small and bounded and does not wait for
 //! anybody. Runs on the caller's thread (`docker-poll`).
 
 mod cgroup;
+mod process;
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 
 pub use cgroup::{Cgroup, Usage};
+pub use process::Process;
 
 /// Why a container's cgroup cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

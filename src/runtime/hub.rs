@@ -98,6 +98,12 @@ impl Hub {
         self.active.load(Ordering::Acquire)
     }
 
+    /// How many subscribers there may be.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.streams
+    }
+
     /// Puts a frame into the queue of each of the owner's subscribers; hangs up on those whose queue is full. Never blocks.
     pub fn publish(&self, frames: &HashMap<UserId, (u64, Arc<[u8]>)>) {
         self.drop_where(|s| {

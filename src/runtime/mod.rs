@@ -87,9 +87,17 @@ pub struct Runtime {
     kick: poller::Kick,
     /// The stream clients.
     pub hub: Arc<Hub>,
+    /// What the poller's rounds cost.
+    pub polls: Arc<poller::Polls>,
 }
 
 impl Runtime {
+    /// Messages that wait for the supervisor.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.inbox.len()
+    }
+
     /// Somebody listens now: the poller returns to its quick pace.
     pub fn wake_poller(&self) {
         self.kick.now();

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -52,6 +53,37 @@ pub struct Settings {
     pub source: Source,
     /// CPUs of a container without a limit of its own.
     pub online_cpus: u32,
+}
+
+/// What one kind of round has cost so far.
+#[derive(Debug, Default)]
+pub struct Cost {
+    rounds: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Cost {
+    fn add(&self, began: Instant) {
+        let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+        self.rounds.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many rounds, and the time they took together.
+    #[must_use]
+    pub fn total(&self) -> (u64, Duration) {
+        let nanos = Duration::from_nanos(self.nanos.load(Ordering::Relaxed));
+        (self.rounds.load(Ordering::Relaxed), nanos)
+    }
+}
+
+/// What the poller's rounds have cost so far.
+#[derive(Debug, Default)]
+pub struct Polls {
+    /// The engine's list of containers.
+    pub list: Cost,
+    /// The numbers of all running containers.
+    pub metrics: Cost,
 }
 
 /// Asks the poller to list now.
@@ -151,7 +183,9 @@ impl Poller {
             if due <= now {
                 last_tick = Some(now);
                 self.list();
+                let began = Instant::now();
                 self.measure(now, true);
+                self.runtime.polls.metrics.add(began);
                 continue;
             }
             select! {
@@ -176,7 +210,9 @@ impl Poller {
     }
 
     fn list(&mut self) {
+        let began = Instant::now();
         let listed = self.settings.docker.list().map_err(|error| error.to_string());
+        self.runtime.polls.list.add(began);
         self.answered = listed.is_ok();
         // An error means that the supervisor has ended; this thread is next.
         drop(self.runtime.inbox.send(Message::Listed(listed)));

@@ -99,8 +99,13 @@ impl Supervisor {
     #[must_use]
     pub fn new(settings: Settings, kick: Kick) -> Supervisor {
         let (sender, inbox) = bounded(limits::INBOX);
-        let runtime =
-            Runtime { inbox: sender.clone(), shared: Arc::default(), kick: kick.clone(), hub: settings.hub };
+        let runtime = Runtime {
+            inbox: sender.clone(),
+            shared: Arc::default(),
+            kick: kick.clone(),
+            hub: settings.hub,
+            polls: Arc::default(),
+        };
         let mut supervisor = Supervisor {
             runtime,
             inbox,

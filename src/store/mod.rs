@@ -134,6 +134,12 @@ pub struct Store {
 }
 
 impl Store {
+    /// Writes that wait for the store thread.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Opens `muelle.db` in `data_dir`, makes both where they are missing, migrates an older schema after copying the file to
     /// `muelle.db.v<N>.bak`, and starts the store thread.
     ///

@@ -14,4 +14,5 @@ mod front;
 mod lifecycle;
 mod logs;
 mod metrics;
+mod openapi;
 mod tidy;

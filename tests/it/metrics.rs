@@ -93,3 +93,104 @@ fn numbers_come_at_the_interval_for_running_projects_only() {
     let project = ana.get(&format!("/api/projects/{id}")).ok(200);
     assert!(project["project"]["metrics"]["memory"].is_u64(), "{project}");
 }
+
+/// The samples of `/metrics`, after a look at the form of every line.
+fn samples(text: &str) -> Vec<(String, f64)> {
+    assert!(text.ends_with('\n'));
+    let (mut family, mut seen) = (String::new(), std::collections::HashSet::new());
+    let mut samples = Vec::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "HELP", name, help] => {
+                assert!(help.ends_with('.'), "{line}");
+                assert!(seen.insert(name), "{name} twice");
+                name.clone_into(&mut family);
+            }
+            ["#", "TYPE", name, "gauge" | "counter" | "summary"] => assert_eq!(name, family),
+            _ => {
+                let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
+                assert!(name.starts_with(&family), "{line} is not of {family}");
+                samples.push((name.to_owned(), value.parse().unwrap_or_else(|_| panic!("{line}"))));
+            }
+        }
+    }
+    samples
+}
+
+#[test]
+fn prometheus_reads_what_this_process_and_the_projects_cost() {
+    let server = Server::start();
+    let ana = server.admin();
+    let busy = Container::start("while :; do :; done", &json!({"HostConfig": {"NanoCpus": 200_000_000}}));
+    let id = ana.adopt("My \"app\"", &busy.name);
+    let stopped = ana.project("Other", WEB);
+    ana.await_status(&stopped, "running", SOON);
+    ana.post(&format!("/api/containers/{stopped}/stop"), &json!({})).ok(200);
+    ana.await_status(&stopped, "stopped", SOON);
+    let stream = server.stream(&ana);
+    stream.until("numbers", SOON, |e| e.is_metrics(&id));
+    ana.get("/api/projects/nonsense").error(404);
+    let answer = ana.get("/metrics");
+    assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let all = samples(&answer.text);
+    let value = |name: &str| {
+        let found: Vec<f64> = all.iter().filter(|(n, _)| n == name).map(|(_, value)| *value).collect();
+        assert!(found.len() <= 1, "{name} is there {} times", found.len());
+
+        found.first().copied()
+    };
+    let (threads, descriptors) = server.footprint();
+    let near = |name: &str, count: usize| {
+        let value = value(name).unwrap();
+        let count = f64::from(u32::try_from(count).unwrap());
+        assert!((value - count).abs() <= 3.0, "{name}: {value}, counted {count}");
+    };
+    near("process_threads", threads);
+    near("process_open_fds", descriptors);
+    assert!(value("process_resident_memory_bytes").is_some_and(|bytes| (1e6..64e6).contains(&bytes)));
+    assert!(value("process_cpu_seconds_total").is_some_and(|seconds| (0.0..20.0).contains(&seconds)));
+    assert_eq!(value("muelle_streams"), Some(1.0));
+    assert_eq!(value("muelle_streams_max"), Some(512.0));
+    assert_eq!(value("muelle_engine_up"), Some(1.0));
+    assert_eq!(
+        value(r#"muelle_requests_total{method="GET",route="/api/projects/:id",code="4xx"}"#),
+        Some(1.0)
+    );
+    assert_eq!(value(r#"muelle_requests_total{method="POST",route="/api/projects",code="2xx"}"#), Some(2.0));
+    for queue in ["inbox", "store", "op", "api", "engine", "login"] {
+        assert!(
+            value(&format!("muelle_queue_depth{{queue=\"{queue}\"}}")).is_some_and(|n| n < 10.0),
+            "{queue}"
+        );
+    }
+    let rounds =
+        |step: &str, what: &str| value(&format!("muelle_poll_seconds_{what}{{step=\"{step}\"}}")).unwrap();
+    for step in ["list", "metrics"] {
+        let (count, sum) = (rounds(step, "count"), rounds(step, "sum"));
+        assert!(count >= 2.0 && sum > 0.0 && sum / count < 2.0, "{step}: {count} rounds in {sum} s");
+    }
+    let named = format!(r#"muelle_project_status{{project="{id}",name="My \"app\"",status="running"}}"#);
+    assert_eq!(value(&named), Some(1.0), "{}", answer.text);
+    assert!(value(&format!("muelle_project_cpu_percent{{project=\"{id}\"}}")).is_some_and(|cpu| cpu > 50.0));
+    assert!(value(&format!("muelle_project_memory_bytes{{project=\"{id}\"}}")).is_some_and(|b| b < 64e6));
+    let absent = format!("muelle_project_cpu_percent{{project=\"{stopped}\"}}");
+    assert_eq!(value(&absent), None, "what does not run has no numbers");
+}
+
+#[test]
+fn the_numbers_are_for_this_machine_and_those_that_the_configuration_names() {
+    let server = Server::with("trusted_peers = [\"127.0.0.1\"]\n[metrics]\nallow = [\"192.0.2.7\"]\n");
+    let client = server.client();
+    let from = |headers: &[(&str, &str)]| client.send("GET", "/metrics", headers, None);
+    assert_eq!(from(&[]).status, 200);
+    assert_eq!(from(&[("X-Forwarded-For", "192.0.2.7")]).status, 200);
+    for others in [
+        [("X-Forwarded-For", "192.0.2.8")],
+        [("X-Forwarded-For", "192.0.2.7, 192.0.2.8")],
+        [("Forwarded", "for=192.0.2.7")],
+        [("X-Real-IP", "192.0.2.7")],
+    ] {
+        assert_eq!(from(&others).error(403), "Forbidden", "{others:?}");
+    }
+}
