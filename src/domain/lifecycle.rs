@@ -2,7 +2,8 @@
 //!
 //! [`step`] takes a project's [`Life`], one thing that happened and the time, and gives the new life and what is to be done. It is
 //! level-triggered: a goal, the last known reality and at most one operation in flight decide the next operation, so a lost or repeated
-//! event changes nothing but the delay. What the engine says in events is a hint to look; only a look (an inspect) is reality.
+//! event changes nothing but the delay. What the engine says in events is a hint to look; only a look (an inspect) is reality. The end of
+//! a run that somebody asked for is believed before the look: the engine answers none while it takes the network down (0.2 s, on 20.10).
 //!
 //! A project is normally at rest: reality is shown as it is, and a change from outside is followed. A command gives it a
 //! goal until that is reached or has failed.
@@ -177,6 +178,8 @@ pub enum Input {
     Hint,
     /// Somebody sent the container a signal that ends it.
     Killed,
+    /// The present run ended, with this code.
+    Died(i64),
     /// A moment from [`Life::due`] has come.
     Due,
     /// The engine does not answer any more.
@@ -239,6 +242,8 @@ pub struct Life {
     restart: bool,
     /// The present run was sent a signal that ends it.
     killed: bool,
+    /// The run that has ended by the engine's own word: one look that still shows it is a look from before.
+    died: Option<SystemTime>,
     run: Option<(SystemTime, Instant)>,
     crashes: Vec<Instant>,
     /// It was created anew on this way up.
@@ -284,6 +289,7 @@ impl Life {
             ready: false,
             restart: false,
             killed: false,
+            died: None,
             run: None,
             crashes: Vec::new(),
             replaced: false,
@@ -329,6 +335,12 @@ impl Life {
     #[must_use]
     pub fn is_visible(&self) -> bool {
         self.goal != Goal::Gone
+    }
+
+    /// Whether its container runs, by the last that is known.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.real.is_up()
     }
 
     /// Whether a change is on its way to the disk.
@@ -379,6 +391,7 @@ impl Life {
             Input::Ended(..) => {}
             Input::Hint => self.look = true,
             Input::Killed => self.killed = self.run.is_some(),
+            Input::Died(exit) => self.died(exit, now, effects),
             Input::Due => self.due_now(now, effects),
             Input::EngineLost => {
                 self.engine = false;
@@ -467,6 +480,7 @@ impl Life {
             self.restart &= outcome != Outcome::Done;
         }
         match outcome {
+            Outcome::Seen(Real::Up { since, .. }) if self.died.take() == Some(since) => self.look = true,
             Outcome::Seen(real) => self.seen(real, now, effects),
             Outcome::Done => {
                 self.look = true;
@@ -522,6 +536,17 @@ impl Life {
                 self.failed_by_engine = true;
                 self.rest(effects);
             }
+        }
+    }
+
+    /// Believes the engine that the run ended, where it does not matter how: somebody else wanted it. The end of our own stop is when the
+    /// engine has answered that.
+    fn died(&mut self, exit: i64, now: Instant, effects: &mut Vec<Effect>) {
+        self.look = true;
+        let Real::Up { since, .. } = self.real else { return };
+        if self.killed && !self.reconcile && self.goal == Goal::Rest {
+            self.died = Some(since);
+            self.seen(Real::Down { exit: Some(exit), oom: false, stale: false }, now, effects);
         }
     }
 

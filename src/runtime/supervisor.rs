@@ -357,7 +357,13 @@ impl Supervisor {
         if this_run && matches!(event.action, Action::Kill { signal: 2 | 3 | 9 | 15 }) {
             self.step(id, Input::Killed);
         }
-        self.step(id, Input::Hint);
+        let seen = self.entries.get(&id).and_then(|entry| entry.seen.as_deref());
+        let is_present =
+            seen.is_some_and(|seen| seen.id == event.id && seen.started_at.is_some_and(|since| since <= at));
+        match event.action {
+            Action::Die { exit_code } if is_present => self.step(id, Input::Died(exit_code)),
+            _ => self.step(id, Input::Hint),
+        }
     }
 
     fn listed(&mut self, containers: &[Listed]) {
@@ -587,7 +593,7 @@ impl Entry {
     }
 
     fn make_view(&self) -> View {
-        let up = self.seen.as_deref().filter(|seen| seen.state == State::Running);
+        let up = self.seen.as_deref().filter(|seen| seen.state == State::Running && self.life.is_up());
         View {
             project: Arc::clone(&self.project),
             status: self.shown,

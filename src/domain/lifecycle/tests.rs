@@ -508,6 +508,43 @@ fn a_start_that_ends_at_once_after_a_stop_is_an_error_and_not_somebodys_stop() {
 }
 
 #[test]
+fn the_end_of_a_run_that_somebody_asked_for_is_told_before_the_engine_can_be_asked() {
+    for kind in [Kind::Ours, Kind::Adopted] {
+        let mut world = World::running(kind);
+        let before = world.container.clone();
+        world.input(Input::Killed);
+        // This look is under way when the run ends, and shows it still.
+        world.input(Input::Hint);
+        world.input(Input::Died(137));
+        assert_eq!(world.life.status(), Status::Stopped);
+        assert_eq!(world.pending.take(), Some(Op::Look));
+        world.input(Input::Ended(Op::Look, Outcome::Seen(before.clone())));
+        assert_eq!(world.life.status(), Status::Stopped);
+        world.container = ended(137);
+        world.settle();
+        assert_eq!(world.told, [Status::Running, Status::Stopped], "{kind:?}");
+
+        // What the engine goes on to show is the truth.
+        let mut world = World::running(kind);
+        world.input(Input::Killed);
+        world.input(Input::Died(137));
+        world.settle();
+        assert_eq!((world.life.status(), &world.container), (Status::Running, &before), "{kind:?}");
+    }
+}
+
+#[test]
+fn an_end_that_nobody_asked_for_is_judged_by_a_look() {
+    let mut world = World::running(Kind::Adopted);
+    world.input(Input::Died(137));
+    assert_eq!(world.life.status(), Status::Running);
+    world.container = Real::Down { exit: Some(137), oom: true, stale: false };
+    world.settle();
+    assert_eq!(world.life.status(), Status::Error);
+    assert!(world.life.reason().is_some_and(|reason| reason.starts_with("Out of memory")));
+}
+
+#[test]
 fn a_change_that_cannot_be_saved_in_the_background_is_tried_again_later_and_changes_nothing() {
     let mut world = World::running(Kind::Ours);
     world.outside(ended(137), true);
@@ -655,6 +692,7 @@ impl World {
         self.container = container;
         if killed {
             self.input(Input::Killed);
+            self.input(Input::Died(137));
         }
         self.input(Input::Hint);
     }
