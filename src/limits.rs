@@ -41,8 +41,8 @@ pub const HTTP_TRAILERS_MAX: usize = 8 * 1024;
 pub const HTTP_READ_STEP: usize = 4 * 1024;
 /// Connections the kernel queues before `accept`: a whole browser fleet returning in one moment.
 pub const HTTP_BACKLOG: i32 = 1024;
-/// From the first byte of a head to its end, in total: a byte a second does not extend it.
-pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// From the first byte of a head to its end, in total: a byte a second does not extend it. A thousand of them are all gone within 10 s.
+pub const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(9);
 /// Silence between two requests of a connection: longer than a dashboard's pause between clicks.
 pub const HTTP_KEEP_ALIVE_IDLE: Duration = Duration::from_secs(15);
 /// Silence inside a body: a phone that changes cells is back by then.
