@@ -2,7 +2,7 @@
 //!
 //! Encodes events and writes them on the client's own connection thread, which blocks on the client's queue and asks nobody anything.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
@@ -231,7 +231,7 @@ fn follow(
     let mut comment_at = Instant::now() + limits::STREAM_HEARTBEAT;
     loop {
         let wake_at = end.map_or(comment_at, |(at, _)| at.min(comment_at));
-        let mut batch = Vec::new();
+        let (mut batch, mut asked): (Vec<Arc<[u8]>>, bool) = (Vec::new(), false);
         match subscription.frames.recv_deadline(wake_at) {
             Err(RecvTimeoutError::Disconnected) => return SLOW,
             Err(RecvTimeoutError::Timeout) => {}
@@ -239,27 +239,27 @@ fn follow(
                 // What has gathered goes out in one write.
                 for frame in std::iter::once(frame).chain(subscription.frames.try_iter()) {
                     match frame {
-                        Frame::Events(first, bytes) if first >= seen => batch.extend_from_slice(&bytes),
-                        Frame::Events(..) | Frame::Check => {}
+                        Frame::Events(first, bytes) if first >= seen => batch.push(bytes),
+                        Frame::Events(..) => {}
+                        Frame::Check => asked = true,
                         Frame::EndAt(at, reason) => end = Some((at, reason)),
                     }
                 }
             }
         }
         let now = Instant::now();
+        let mut parts: Vec<&[u8]> = batch.iter().map(|bytes| &**bytes).collect();
         if comment_at <= now {
-            batch.extend_from_slice(b": \n\n");
+            parts.push(b": \n\n");
             comment_at = now + limits::STREAM_HEARTBEAT;
         }
-        if writer.peer_closed() || write_if_any(writer, &batch).is_err() {
+        // The next write of events finds out.
+        let is_gone = (asked || batch.is_empty()) && writer.peer_closed();
+        if is_gone || writer.write_parts(&parts).is_err() {
             return GONE;
         }
         if let Some((_, reason)) = end.filter(|(at, _)| *at <= now) {
             return reason;
         }
     }
-}
-
-pub(super) fn write_if_any(writer: &mut StreamWriter<'_>, batch: &[u8]) -> io::Result<()> {
-    if batch.is_empty() { Ok(()) } else { writer.write_all(batch) }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::containers::listen;
 use super::failure::Failure;
-use super::feed::{self, GONE, SLOW, write_event, write_if_any};
+use super::feed::{self, GONE, SLOW, write_event};
 use super::projects::own;
 use super::request::Call;
 use super::routes::Answer;
@@ -132,7 +132,7 @@ impl Viewer {
         let mut end: Option<(Instant, &'static str)> = None;
         let mut comment_at = Instant::now() + limits::STREAM_HEARTBEAT;
         loop {
-            if writer.peer_closed() || write_if_any(writer, &out).is_err() {
+            if writer.peer_closed() || writer.write_parts(&[&out]).is_err() {
                 return GONE;
             }
             out.clear();

@@ -279,6 +279,29 @@ impl StreamWriter<'_> {
         self.link.peer_closed()
     }
 
+    /// Writes all the parts as one chunk, without gathering them first.
+    ///
+    /// # Errors
+    /// When the peer is gone or does not take it within the write deadline.
+    ///
+    /// # Blocks
+    /// Until the socket took it.
+    pub fn write_parts(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        if length == 0 {
+            return Ok(()); // An empty chunk would end the body.
+        }
+        if !self.chunked {
+            return self.link.write(parts);
+        }
+        let size = format!("{length:x}\r\n");
+        let mut chunk = Vec::with_capacity(parts.len() + 2);
+        chunk.push(size.as_bytes());
+        chunk.extend_from_slice(parts);
+        chunk.push(b"\r\n");
+        self.link.write(&chunk)
+    }
+
     /// Bounds what the kernel holds for a peer that does not read ([`HTTP_STREAM_SEND_BUFFER`]).
     ///
     /// # Errors
@@ -290,13 +313,7 @@ impl StreamWriter<'_> {
 
 impl Write for StreamWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() {
-            // An empty chunk would end the body.
-        } else if self.chunked {
-            self.link.write(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"])?;
-        } else {
-            self.link.write(&[bytes])?;
-        }
+        self.write_parts(&[bytes])?;
         Ok(bytes.len())
     }
 
