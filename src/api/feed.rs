@@ -232,7 +232,7 @@ fn follow(
     loop {
         let wake_at = end.map_or(comment_at, |(at, _)| at.min(comment_at));
         let (mut batch, mut asked): (Vec<Arc<[u8]>>, bool) = (Vec::new(), false);
-        match subscription.frames.recv_deadline(wake_at) {
+        match subscription.next(wake_at) {
             Err(RecvTimeoutError::Disconnected) => return SLOW,
             Err(RecvTimeoutError::Timeout) => {}
             Ok(frame) => {
