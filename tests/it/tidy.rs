@@ -16,7 +16,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["domain", "limits", "threads"]),
     ("config", &["domain", "limits"]),
     ("runtime", &["store", "docker", "host", "domain", "limits", "threads"]),
-    ("api", &["runtime", "store", "docker", "host", "auth", "http", "domain", "limits", "threads"]),
+    (
+        "api",
+        &["runtime", "store", "docker", "host", "auth", "http", "domain", "journal", "limits", "threads"],
+    ),
     (
         "daemon",
         &[
