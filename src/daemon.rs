@@ -16,14 +16,15 @@ use crate::api::{self, Api, Door};
 use crate::auth::token::{KeyError, Keys};
 use crate::config::{self, Config};
 use crate::docker::Docker;
-use crate::domain::Event;
+use crate::domain::{Event, Status};
 use crate::host;
 use crate::http::{self, Bound};
 use crate::limits;
 use crate::runtime::poller::{self, Kick};
 use crate::runtime::supervisor::{self, Supervisor};
-use crate::runtime::{Hub, Reach, ops, watcher};
+use crate::runtime::{Hub, Reach, Runtime, ops, watcher};
 use crate::store::{self, DirLock, OpenError, Store};
+use crate::watchdog::{self, Manager};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
         let _ = stop.try_send(String::new());
     })
     .map_err(|error| Fatal::System(error.to_string()))?;
+    let manager = Manager::of(&|name| std::env::var_os(name))?;
     raise_descriptor_limit(config);
     let _lock = DirLock::take(&config.data_dir)?;
     let store = Arc::new(Store::open(&config.data_dir)?);
@@ -104,8 +106,9 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
         kick,
     );
     let (runtime, inbox) = (supervisor.runtime(), supervisor.inbox());
-    let door = bound.counters();
-    let api = Api::new(parts(config, &runtime, &store, &docker, keys, (words, ids), door))?;
+    let mut parts = parts(config, &runtime, &store, &docker, keys, (words, ids), bound.counters());
+    parts.stuck_after = manager.as_ref().and_then(Manager::stuck_after).unwrap_or(parts.stuck_after);
+    let api = Api::new(parts)?;
     let weak = Arc::downgrade(&api);
     store.on_foreign_change(Box::new(move || {
         let reloaded = weak.upgrade().map_or(Ok(()), |api| api.reload());
@@ -118,6 +121,10 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let mut polling = poller::start(measuring(config, docker), runtime.clone(), kicked, died)?;
     let addresses = bound.addresses();
     let mut server = bound.serve(Arc::clone(&handler))?;
+    let shown = runtime.clone();
+    let feeding = manager
+        .map(|it| watchdog::start(it, server.visitor(), Box::new(move || summary(&shown))))
+        .transpose()?;
     for address in addresses {
         log::info!("listening on http://{address}");
     }
@@ -127,11 +134,13 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let dead = stopped.recv().unwrap_or_default();
 
     log::info!("stopping");
+    let feeding = feeding.map(watchdog::Watchdog::stop);
     server.stop_accepting();
     watching.stop();
     polling.stop();
     runtime.hub.end_sessions(&|_| true, Instant::now(), "the server stops");
     server.close(limits::SHUTDOWN_GRACE);
+    drop(feeding);
     drop(handler);
     drop(watching);
     drop(supervising);
@@ -140,6 +149,18 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     drop(store);
     log::info!("stopped");
     if dead.is_empty() { Ok(()) } else { Err(Fatal::System(format!("the thread {dead} died"))) }
+}
+
+/// How it is, in a line for `systemctl status`.
+fn summary(runtime: &Runtime) -> String {
+    let snapshot = runtime.snapshot();
+    let running = snapshot.projects.values().filter(|view| view.status == Status::Running).count();
+    let engine = match &snapshot.engine.version {
+        Some(version) if snapshot.engine.up => format!("Docker {version}"),
+        _ => "Docker does not answer".to_owned(),
+    };
+    let (all, streams) = (snapshot.projects.len(), runtime.hub.active());
+    format!("{running} of {all} projects running, {streams} event streams, {engine}")
 }
 
 /// As many descriptors as the system allows, and a word if that is less than the bounds need.
@@ -214,7 +235,7 @@ fn measuring(config: &Config, docker: Docker) -> poller::Settings {
 
 fn parts(
     config: &Config,
-    runtime: &crate::runtime::Runtime,
+    runtime: &Runtime,
     store: &Arc<Store>,
     docker: &Docker,
     keys: Keys,
@@ -242,6 +263,7 @@ fn parts(
         door,
         metrics_allow: config.metrics.allow.clone(),
         project_memory_mb_max: config.limits.project_memory_mb,
+        stuck_after: limits::STUCK_AFTER,
         project_cpus_max: config.limits.project_cpus.unwrap_or_else(|| f64::from(host::online_cpus())),
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! main ─► daemon ─► api ─► runtime ─► store, docker, host, auth, http ─► domain, limits, threads
-//!            └────► config
+//!            └────► config, watchdog ─► http
 //! ```
 //!
 //! | module | what it knows |
@@ -18,6 +18,7 @@
 //! | [`host`] | cgroup files |
 //! | [`auth`] | passwords, tokens, throttling |
 //! | [`http`] | the strict HTTP/1.1 front |
+//! | [`watchdog`] | what the service manager is told |
 //! | [`domain`] | pure: projects, users, events, the lifecycle |
 //! | [`limits`], [`threads`], [`journal`] | every bound; every thread; the log's way out |
 //!
@@ -44,6 +45,7 @@
 //! | `api-N` | ≤ 4 | a job that asks the store or the engine |
 //! | `engine-N` | ≤ 2 | a job that asks the engine |
 //! | `login-N` | ≤ 2 | hashing a password |
+//! | `watchdog` | 1 under systemd | its own answer, and the pause to the next |
 //! | `log` | 1 | standard error |
 //!
 //! # Invariants
@@ -71,3 +73,4 @@ pub mod limits;
 pub mod runtime;
 pub mod store;
 pub mod threads;
+pub mod watchdog;

@@ -244,6 +244,25 @@ pub const LAST_LINES: u32 = 20;
 /// Most characters of that output in the reason of an error.
 pub const LAST_OUTPUT_CHARS: usize = 400;
 
+// ---- watchdog ----
+
+/// For how long a thread may be silent, or at one job, before it counts as stuck: the longest honest one is a stop of 40 s.
+pub const STUCK_AFTER: Duration = Duration::from_secs(120);
+const _: () = assert!(
+    STUCK_AFTER.as_secs() > 2 * (DOCKER_STOP_GRACE_MAX_S as u64 + DOCKER_STOP_MARGIN.as_secs())
+        && STUCK_AFTER.as_secs() > 2 * (STORE_SUBMIT_MAX.as_secs() + STORE_ANSWER_MAX.as_secs())
+);
+/// The same in the manager's watchdog times: 120 s with the unit's `WatchdogSec=30`.
+pub const STUCK_AFTER_WATCHDOGS: u32 = 4;
+/// How often the manager is told in one watchdog time: two may get lost.
+pub const WATCHDOG_PARTS: u32 = 3;
+/// How long muelle waits for its own answer: it comes from memory, and the shutdown waits for this wait.
+pub const ASK_ITSELF_MAX: Duration = Duration::from_secs(3);
+/// How often it asks itself before the first answer.
+pub const ASK_ITSELF_AT_START: Duration = Duration::from_millis(50);
+/// How often the manager is told a new status where it has no watchdog.
+pub const SERVICE_STATUS_EVERY: Duration = Duration::from_secs(10);
+
 // ---- api ----
 
 /// Largest body of an API request: a project with the largest environment is under 64 KiB.

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError, bounded};
 
@@ -110,6 +110,33 @@ pub fn closed_within(stopped: &Receiver<()>, pause: Duration) -> bool {
     stopped.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected)
 }
 
+/// The jobs that run now, with their threads' names: at most as many as the pools have threads.
+static RUNNING: Mutex<Vec<(Arc<str>, Instant)>> = Mutex::new(Vec::new());
+
+/// The job that has run for the longest, of all pools of this process: its thread, and for how long. Every job ends by bounds of its
+/// own well before [`limits::STUCK_AFTER`]; one that does not hangs.
+#[must_use]
+pub fn longest_job() -> Option<(Arc<str>, Duration)> {
+    let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    running.iter().min_by_key(|(_, since)| *since).map(|(name, since)| (Arc::clone(name), since.elapsed()))
+}
+
+/// Counts a job of a thread among those that run, until it is dropped.
+struct Running<'n>(&'n Arc<str>);
+
+impl Running<'_> {
+    fn begin(name: &Arc<str>) -> Running<'_> {
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::clone(name), Instant::now()));
+        Running(name)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        RUNNING.lock().unwrap_or_else(PoisonError::into_inner).retain(|(name, _)| !Arc::ptr_eq(name, self.0));
+    }
+}
+
 /// Work for a [`Pool`].
 pub type Job = Box<dyn FnOnce() + Send>;
 
@@ -191,9 +218,10 @@ impl Pool {
 
     fn grow(&self, threads: &mut Vec<Thread>) -> io::Result<()> {
         let (jobs, open, alive) = (self.jobs.clone(), Arc::clone(&self.open), self.alive.0.clone());
-        let name = format!("{}-{}", self.name, threads.len() + 1);
+        let name: Arc<str> = format!("{}-{}", self.name, threads.len() + 1).into();
         threads.push(spawn(&name.clone(), self.stack, move || {
             for job in jobs {
+                let _running = Running::begin(&name);
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
                     log::error!("a job on {name} panicked: {}", panic_text(panic.as_ref()));
                 }
@@ -242,6 +270,29 @@ mod tests {
         assert_eq!(pool.submit(|| {}), Err(Full));
         drop(release);
         has_started.recv().unwrap();
+    }
+
+    #[test]
+    fn a_job_that_hangs_is_the_longest_until_it_ends() {
+        let pool = Pool::new("hangs", 2, 4, 64 * 1024);
+        let (release, released) = bounded::<()>(0);
+        let (started, has_started) = bounded(1);
+        let ours = || longest_job().filter(|(name, _)| name.starts_with("hangs-"));
+        pool.submit(move || {
+            started.send(()).unwrap();
+            released.recv().unwrap_err();
+        })
+        .unwrap();
+        has_started.recv().unwrap();
+        let (first, since) = ours().unwrap();
+        pool.submit(|| panic!("on purpose")).unwrap();
+        while ours().unwrap().1 <= since + Duration::from_millis(20) {
+            std::thread::yield_now();
+        }
+        assert_eq!(ours().unwrap().0, first);
+        drop(release);
+        drop(pool);
+        assert_eq!(ours(), None);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Parts {
     pub project_memory_mb_max: u32,
     /// Most CPUs of one project.
     pub project_cpus_max: f64,
+    /// For how long a thread may be silent before `GET /healthz` calls it stuck.
+    pub stuck_after: Duration,
 }
 
 /// The interface.
@@ -93,6 +95,8 @@ pub struct Api {
     project_cpus_max: f64,
     sessions: sessions::Sessions,
     throttle: Mutex<Throttle>,
+    vital: health::Vital,
+    stuck_after: Duration,
     requests: AtomicU64,
     began: Instant,
     started: SystemTime,
@@ -135,6 +139,8 @@ impl Api {
             project_cpus_max: parts.project_cpus_max,
             sessions: sessions::Sessions::default(),
             throttle: Mutex::default(),
+            vital: health::Vital::default(),
+            stuck_after: parts.stuck_after,
             requests: AtomicU64::new(1),
             began: Instant::now(),
             started: SystemTime::now(),

@@ -4,8 +4,8 @@
 //! to a thread of its own; that loop ends when it is told to and never by an error. Must not parse.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,8 +19,8 @@ use super::head::{Head, Version};
 use super::response::Terms;
 use super::{Deadlines, Handler, Refusal, Response, Settings};
 use crate::limits::{
-    HTTP_ACCEPT_BACKOFF, HTTP_BACKLOG, HTTP_LOG_EVERY, HTTP_PROBE_AFTER, HTTP_PROBE_EVERY, HTTP_UNWIND,
-    HTTP_USER_TIMEOUT, STACK_CONNECTION, STACK_DEFAULT,
+    HTTP_ACCEPT_BACKOFF, HTTP_BACKLOG, HTTP_HEAD_MAX, HTTP_LOG_EVERY, HTTP_PROBE_AFTER, HTTP_PROBE_EVERY,
+    HTTP_UNWIND, HTTP_USER_TIMEOUT, STACK_CONNECTION, STACK_DEFAULT,
 };
 use crate::threads::{Thread, panic_text, spawn};
 
@@ -178,6 +178,14 @@ impl Server {
         }
     }
 
+    /// The way for this process to call its own door.
+    #[must_use]
+    pub fn visitor(&self) -> Visitor {
+        let addresses =
+            self.acceptors.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect();
+        Visitor { addresses, table: Arc::clone(&self.door.table) }
+    }
+
     /// Connections open now.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -219,6 +227,67 @@ impl Drop for Server {
         if !self.door.is_closing() {
             self.end(Duration::ZERO);
         }
+    }
+}
+
+/// Calls the door of its own process as any client does, but for one thing: it gets in when strangers have taken all places.
+pub struct Visitor {
+    addresses: Vec<SocketAddr>,
+    table: Arc<Table>,
+}
+
+impl Visitor {
+    /// Gets `path` at every address listened on; gives the first status that is not 200, with its body, or 200.
+    ///
+    /// # Errors
+    /// When one of them does not answer in HTTP, or not in time.
+    ///
+    /// # Blocks
+    /// At most `within`.
+    pub fn get(&self, path: &str, within: Duration) -> io::Result<(u16, String)> {
+        let until = Instant::now() + within;
+        let mut last = Err(ErrorKind::NotConnected.into());
+        for &address in &self.addresses {
+            last = self.get_at(address, path, until);
+            self.table.lock().visitor = None;
+            if !matches!(last, Ok((200, _))) {
+                break;
+            }
+        }
+        last
+    }
+
+    fn get_at(&self, address: SocketAddr, path: &str, until: Instant) -> io::Result<(u16, String)> {
+        let left = || match until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::Error::from(ErrorKind::TimedOut)),
+            left => Ok(left),
+        };
+        let host = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // Known before it knocks.
+        socket.bind(&SocketAddr::new(host, 0).into())?;
+        self.table.lock().visitor = socket.local_addr()?.as_socket();
+        socket.connect_timeout(&SocketAddr::new(host, address.port()).into(), left()?)?;
+        let mut stream = TcpStream::from(socket);
+        stream.set_write_timeout(Some(left()?))?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        let mut step = [0; 1024];
+        while answer.len() < HTTP_HEAD_MAX {
+            stream.set_read_timeout(Some(left()?))?;
+            match stream.read(&mut step)? {
+                0 => break,
+                count => answer.extend_from_slice(&step[..count]),
+            }
+        }
+        let answer = String::from_utf8_lossy(&answer);
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        status.map(|status| (status, body.to_owned())).ok_or_else(|| ErrorKind::InvalidData.into())
     }
 }
 
@@ -273,7 +342,7 @@ impl Door {
             return;
         }
         let link = Arc::new(Link::new(socket, self.deadlines.write));
-        let seat = match Table::admit(&self.table, &link, peer.ip().to_canonical()) {
+        let seat = match Table::admit(&self.table, &link, peer) {
             Ok(seat) => seat,
             Err(refusal) => return self.turn_away(&link, &refusal, peer),
         };
@@ -323,6 +392,8 @@ struct Seats {
     open: HashMap<u64, Weak<Link>>,
     addresses: HashMap<IpAddr, usize>,
     last: u64,
+    /// Where the [`Visitor`] calls from, while it does.
+    visitor: Option<SocketAddr>,
 }
 
 impl Table {
@@ -337,12 +408,13 @@ impl Table {
         }
     }
 
-    fn admit(table: &Arc<Table>, link: &Arc<Link>, address: IpAddr) -> Result<Seat, Refusal> {
+    fn admit(table: &Arc<Table>, link: &Arc<Link>, peer: SocketAddr) -> Result<Seat, Refusal> {
         let mut seats = table.lock();
-        if seats.open.len() >= table.connections {
+        let ours = seats.visitor == Some(peer);
+        if seats.open.len() >= table.connections && !ours {
             return Err(Refusal::Busy);
         }
-        let address = Some(address).filter(|it| !table.trusted_peers.contains(it));
+        let address = Some(peer.ip().to_canonical()).filter(|it| !ours && !table.trusted_peers.contains(it));
         if let Some(address) = address {
             let count = seats.addresses.get(&address).copied().unwrap_or(0);
             if count >= table.per_address {
@@ -493,7 +565,7 @@ mod tests {
         let listener = listen(settings.listen[0]).unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let link = Arc::new(Link::new(socket, Duration::from_secs(1)));
-        let one = |address: [u8; 4]| Table::admit(&table, &link, IpAddr::from(address));
+        let one = |address: [u8; 4]| Table::admit(&table, &link, SocketAddr::from((address, 1)));
         let seats = [one([10, 0, 0, 1]), one([10, 0, 0, 1]), one([10, 0, 0, 2])];
         assert!(seats.iter().all(Result::is_ok));
         assert_eq!(one([10, 0, 0, 1]).err(), Some(Refusal::TooManyFromAddress));
@@ -501,6 +573,26 @@ mod tests {
         drop(seats);
         let left = table.lock();
         assert_eq!((left.addresses.len(), left.open.len()), (0, 0));
+    }
+
+    #[test]
+    fn case_113_the_server_can_ask_itself_when_strangers_have_taken_all_places() {
+        let settings = Settings { connections: 2, per_address: 2, ..settings() };
+        let bound = Bound::bind(&settings).unwrap();
+        let address = bound.addresses()[0];
+        let server = bound.serve(App::new()).unwrap();
+        let strangers = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
+        wait_until("all places are taken", || server.connections() == 2);
+        assert_eq!(Client::of(address).answer().status, 503);
+        let visitor = server.visitor();
+        assert_eq!(visitor.get("/", Duration::from_secs(5)).unwrap().0, 200);
+        assert_eq!(visitor.get("/panic", Duration::from_secs(5)).unwrap().0, 500);
+        // Its place is for nobody else, not even from the same address, and not for ever.
+        wait_until("its place is free", || server.connections() == 2);
+        assert_eq!(Client::of(address).answer().status, 503);
+        drop(strangers);
+        drop(server);
+        assert!(visitor.get("/", Duration::from_secs(5)).is_err());
     }
 
     /// What the kernel makes of them (case 26) takes a network that drops packets.

@@ -19,7 +19,7 @@ use std::time::Duration;
 pub use body::Chunked;
 pub use connection::Shutdown;
 pub use head::{Framing, Head, Method, Parsed, Version, parse, query_param};
-pub use listener::{BindError, Bound, Counters, Server};
+pub use listener::{BindError, Bound, Counters, Server, Visitor};
 pub use request::Request;
 pub use response::{Bytes, HeaderName, HeaderValue, InvalidHeader, Response, StreamWriter};
 

@@ -75,6 +75,8 @@ pub enum Message {
     Listed(Result<Vec<Listed>, String>),
     /// New numbers.
     Sampled(Vec<poller::Sample>),
+    /// Somebody wants to know whether the supervisor lives.
+    Reach(Sender<()>),
     /// End.
     Stop,
 }
@@ -101,6 +103,12 @@ impl Runtime {
     /// Somebody listens now: the poller returns to its quick pace.
     pub fn wake_poller(&self) {
         self.kick.now();
+    }
+
+    /// Has the supervisor answer when it has taken in whatever came before; says whether its inbox had room.
+    #[must_use]
+    pub fn try_reach(&self, answer: Sender<()>) -> bool {
+        self.inbox.try_send(Message::Reach(answer)).is_ok()
     }
 
     /// What is known now.

@@ -223,6 +223,10 @@ impl Supervisor {
             Message::Listed(Ok(containers)) => self.listed(&containers),
             Message::Listed(Err(reason)) => self.engine_lost(&reason),
             Message::Sampled(samples) => samples.iter().for_each(|sample| self.sampled(sample)),
+            Message::Reach(answer) => {
+                // Whoever asked may have forgotten it.
+                let _ = answer.try_send(());
+            }
             Message::Stop => {}
         }
     }

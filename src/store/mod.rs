@@ -193,6 +193,14 @@ impl Store {
         result.recv_timeout(STORE_PING_MAX).unwrap_or(Err(Error::Full))
     }
 
+    /// Has `answer` called when the store thread has taken up whatever was asked before; with what came of that is another matter.
+    ///
+    /// # Errors
+    /// [`Full`] at once when the queue is.
+    pub fn try_reach(&self, answer: impl FnOnce() + Send + 'static) -> Result<(), Full> {
+        self.post(|_| Ok(()), Box::new(move |_| answer()))
+    }
+
     /// Has `work` done in the next transaction and waits for its commit.
     fn call<T: Send + 'static>(
         &self,

@@ -16,3 +16,4 @@ mod logs;
 mod metrics;
 mod openapi;
 mod tidy;
+mod watchdog;

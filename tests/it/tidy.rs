@@ -23,10 +23,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "config", "api", "runtime", "store", "docker", "host", "auth", "http", "domain", "limits",
-            "threads",
+            "config", "watchdog", "api", "runtime", "store", "docker", "host", "auth", "http", "domain",
+            "limits", "threads",
         ],
     ),
+    ("watchdog", &["http", "limits", "threads"]),
     ("journal", &["limits", "threads"]),
     ("lib", &[]),
     ("main", &["terminal"]),

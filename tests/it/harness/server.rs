@@ -17,6 +17,8 @@ pub struct Server {
     config: String,
     /// A program with its arguments that runs muelle, where the test needs one.
     pub wrapper: Vec<String>,
+    /// What its environment says beside that of the tests.
+    pub env: Vec<(&'static str, String)>,
     child: Option<Child>,
     log: Arc<Mutex<String>>,
 }
@@ -44,6 +46,7 @@ impl Server {
             base: String::new(),
             config: config.to_owned(),
             wrapper: Vec::new(),
+            env: Vec::new(),
             child: None,
             log: Arc::default(),
         }
@@ -56,6 +59,7 @@ impl Server {
             .arg("serve")
             .arg("--config")
             .arg(file)
+            .envs(self.env.iter().cloned())
             .stderr(Stdio::piped())
             .spawn()
             .expect("muelle starts");
@@ -146,9 +150,13 @@ impl Server {
         self.log.lock().expect("the log").clone()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Threads and descriptors in use.
     pub fn footprint(&self) -> (usize, usize) {
-        let pid = self.child.as_ref().expect("it runs").id();
+        let pid = self.pid();
         let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).expect("its /proc").count();
         (count("task"), count("fd"))
     }
@@ -182,7 +190,7 @@ impl Server {
 
     /// Runs a command on this server's data and configuration; gives the exit code and what it said.
     pub fn command(&self, arguments: &[&str], input: &str) -> (i32, String) {
-        run(arguments, Some(&self.config_file()), input)
+        run_with(&self.env, arguments, Some(&self.config_file()), input)
     }
 
     /// This installation's mark on containers.
@@ -200,15 +208,26 @@ fn program(wrapper: &[String]) -> Command {
     #[expect(clippy::disallowed_methods, reason = "the tests run the real binary")]
     let mut program = Command::new(&words[0]);
     program.args(&words[1..]);
-    program.env_remove("RUST_LOG");
+    for inherited in ["RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        program.env_remove(inherited);
+    }
     program
 }
 
 /// Runs the binary to its end.
 pub fn run(arguments: &[&str], config: Option<&Path>, input: &str) -> (i32, String) {
+    run_with(&[], arguments, config, input)
+}
+
+fn run_with(
+    env: &[(&'static str, String)],
+    arguments: &[&str],
+    config: Option<&Path>,
+    input: &str,
+) -> (i32, String) {
     use std::io::Write;
     let mut command = program(&[]);
-    command.args(arguments);
+    command.args(arguments).envs(env.iter().cloned());
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }
