@@ -94,6 +94,8 @@ struct Own {
 
 #[derive(Deserialize)]
 struct Strict {
+    /// One word: the library takes a list of them, and such a token would pass for more than one kind.
+    aud: String,
     sub: String,
     iat: u64,
     exp: u64,
@@ -181,7 +183,8 @@ impl Keys {
         // The signature is ours: what follows cannot come from a stranger, and is checked all the same.
         let payload = Base64UrlSafeNoPadding::decode_to_vec(token.split('.').nth(1)?, None).ok()?;
         let strict: Strict = serde_json::from_slice(&payload).ok()?;
-        if strict.exp.checked_sub(strict.iat)? > TOKEN_LIFETIME_MAX.as_secs() {
+        if strict.aud != kind.audience() || strict.exp.checked_sub(strict.iat)? > TOKEN_LIFETIME_MAX.as_secs()
+        {
             return None;
         }
         Some(Claims {

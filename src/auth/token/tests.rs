@@ -184,6 +184,7 @@ fn case_41_every_claim_must_be_there_and_be_right() {
         ("aud", json!("muelle-refresh")),
         ("aud", json!("muelle")),
         ("aud", json!(["other"])),
+        ("aud", json!(["muelle-api", "muelle-refresh"])),
         ("aud", json!({})),
         ("iss", json!(null)),
         ("iss", json!("other")),
