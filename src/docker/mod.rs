@@ -14,6 +14,8 @@ mod template;
 mod unix;
 mod wire;
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod tests;
 
