@@ -46,6 +46,15 @@ impl Error {
     }
 }
 
+/// What engines answer 500 for where it is a conflict: a port (20.10); a name, and what a container's state does not allow (Podman 4.3).
+const CONFLICTS: [&str; 5] = [
+    "port is already allocated",
+    "address already in use",
+    "that name is already in use",
+    "network already exists",
+    "container state improper",
+];
+
 /// Lets an answer pass that means yes or "already so", and makes an error of any other.
 pub(super) fn accepted(answer: Response<Body>) -> Result<Response<Body>, Error> {
     let status = answer.status().as_u16();
@@ -67,12 +76,7 @@ pub(super) fn accepted(answer: Response<Body>) -> Result<Response<Body>, Error> 
     Err(match status {
         404 => Error::NotFound(message),
         409 => Error::Conflict(message),
-        // 20.10 says so with a 500.
-        500 if message.contains("port is already allocated")
-            || message.contains("address already in use") =>
-        {
-            Error::Conflict(message)
-        }
+        500 if CONFLICTS.iter().any(|words| message.contains(words)) => Error::Conflict(message),
         _ => Error::Refused { status, message },
     })
 }

@@ -448,6 +448,26 @@ fn case_88_a_taken_port_is_a_conflict_although_the_engine_calls_it_its_own_fault
 }
 
 #[test]
+fn podmans_refusals_for_a_name_and_a_state_are_conflicts() {
+    for (cause, message) in [
+        (
+            "that name is already in use",
+            "container create: the container name is already in use by 0a: that name is already in use",
+        ),
+        ("network already exists", "network name muelle-home already used: network already exists"),
+        ("container state improper", "cannot remove container 0a as it is running: container state improper"),
+    ] {
+        let listener = Listener::new(move |_, stream| {
+            let body = format!(r#"{{"cause":"{cause}","message":"{message}","response":500}}"#);
+            let head = format!("HTTP/1.1 500 X\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes()).unwrap();
+            Then::Close
+        });
+        assert!(matches!(listener.client().start(&id()), Err(Error::Conflict(_))), "{cause}");
+    }
+}
+
+#[test]
 fn a_hundred_calls_at_once_leave_a_bounded_number_of_idle_connections() {
     let arrived = (Mutex::new(0), std::sync::Condvar::new());
     let listener = Listener::new(move |_, stream| {
