@@ -73,14 +73,15 @@ impl Row {
         let Some(name) = self.names.iter().find_map(|name| ContainerName::parse(name).ok()) else {
             return Ok(None);
         };
-        let ports = self.ports.iter().filter(|port| port.r#type == "tcp");
+        let state = State::parse(&self.state);
+        let ports = self.ports.iter().filter(|port| port.r#type == "tcp" && has_process(state));
         let published =
             ports.filter_map(|port| Some((port.private_port, host_socket(&port.ip, port.public_port)?)));
         Ok(Some(Listed {
             id,
             name,
             image: clean(&self.image),
-            state: State::parse(&self.state),
+            state,
             status: clean(&self.status),
             labels: Labels::pick(self.labels),
             published: prefer_v4(published),
@@ -184,7 +185,8 @@ struct Endpoint {
 impl Inspect {
     pub(super) fn into_inspected(self) -> Result<Inspected, Error> {
         let network = self.network_settings;
-        let published = network.ports.iter().flat_map(|(key, bindings)| {
+        let state = State::parse(&self.state.status);
+        let published = network.ports.iter().filter(|_| has_process(state)).flat_map(|(key, bindings)| {
             let bindings = bindings.iter().flatten();
             bindings
                 .filter_map(|b| Some((tcp_port(key)?, host_socket(&b.host_ip, b.host_port.parse().ok()?)?)))
@@ -194,7 +196,7 @@ impl Inspect {
             name: ContainerName::parse(&self.name)
                 .map_err(|_| Error::Malformed("a container without a name".to_owned()))?,
             image_id: clean(&self.image),
-            state: State::parse(&self.state.status),
+            state,
             pid: (self.state.pid != 0).then_some(self.state.pid),
             started_at: time(&self.state.started_at),
             exit_code: self.state.exit_code,
@@ -396,6 +398,11 @@ fn tcp_ports(ports: &Ports) -> Vec<u16> {
     ports
 }
 
+/// Whether its ports can be published by now: Podman tells those of one that does not run, too.
+fn has_process(state: State) -> bool {
+    matches!(state, State::Running | State::Paused)
+}
+
 /// Where the host reaches a port bound to `ip`: "any address" is reached by loopback.
 fn host_socket(ip: &str, port: u16) -> Option<SocketAddr> {
     let ip = match ip {
@@ -508,6 +515,21 @@ mod tests {
         assert_eq!(published, ["80 127.0.0.1:8080", "81 [::1]:9", "82 127.0.0.1:7"]);
         let addresses: Vec<String> = read.addresses.iter().map(|(n, ip)| format!("{n} {ip}")).collect();
         assert_eq!(addresses, ["a 172.18.0.2", "c fd00::2"]);
+    }
+
+    #[test]
+    fn ports_of_a_container_that_does_not_run_are_not_published() {
+        for (state, count) in [("created", 0), ("exited", 0), ("running", 1), ("paused", 1)] {
+            let ports = r#""80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8081"}]"#;
+            let json = format!(
+                r#"{{"Id":"ID","Name":"/web","State":{{"Status":"{state}"}},"NetworkSettings":{{"Ports":{{{ports}}}}}}}"#
+            );
+            assert_eq!(inspected(&json).unwrap().published.len(), count, "{state}");
+            let port = r#"{"IP":"127.0.0.1","PrivatePort":80,"PublicPort":8081,"Type":"tcp"}"#;
+            let json = format!(r#"{{"Id":"{}","Names":["/web"],"State":"{state}","Ports":[{port}]}}"#, id());
+            let row: Row = serde_json::from_str(&json).unwrap();
+            assert_eq!(row.into_listed().unwrap().unwrap().published.len(), count, "{state}");
+        }
     }
 
     #[test]
