@@ -25,7 +25,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::de::DeserializeOwned;
@@ -92,6 +92,7 @@ struct Inner {
     agent: Agent,
     /// Minor number of the API version; the major one is 1.
     minor: AtomicU32,
+    podman: AtomicBool,
 }
 
 impl fmt::Debug for Docker {
@@ -121,6 +122,7 @@ impl Docker {
             socket: socket.to_owned(),
             agent: unix::agent(socket, limits::DOCKER_IDLE_MAX, timeouts.connect),
             minor: AtomicU32::new(API_OLDEST.1),
+            podman: AtomicBool::new(false),
         };
         Docker { inner: Arc::new(inner), timeouts }
     }
@@ -160,6 +162,7 @@ impl Docker {
         }
         let api = API_NEWEST.min(offered);
         self.inner.minor.store(api.1, Ordering::Relaxed);
+        self.inner.podman.store(podman, Ordering::Relaxed);
         let answer =
             self.read(self.send("GET", "/version", None, limit)?, limits::DOCKER_ANSWER_BYTES_MAX)?;
         let version: wire::Version = parse(&answer)?;
@@ -344,6 +347,8 @@ impl Docker {
     /// Makes sure that `instance` has its bridge network `name`, on which the host reaches containers and containers do not reach
     /// each other. Any number of callers may race.
     ///
+    /// Podman (4.3) has no such separation: it drops the option, and its network is taken as it is.
+    ///
     /// The bridge gets a name of its own, since that is what the engine refuses twice: 20.10 makes six networks of one name when
     /// six callers ask at once, `CheckDuplicate` or not, and every later use of the name is then ambiguous.
     ///
@@ -363,10 +368,13 @@ impl Docker {
             },
             "Labels": { LABEL_INSTANCE: instance },
         });
+        let podman = self.inner.podman.load(Ordering::Relaxed);
         let mut lost = Error::Conflict(format!("the network {name} cannot be made"));
         for _ in 0..limits::DOCKER_NETWORK_TRIES {
             match self.get::<wire::NetworkInspect>(&network_path(name)?) {
-                Ok(found) if found.is_of(instance) => return Ok(Network { gateway: found.gateway() }),
+                Ok(found) if found.is_of(instance, podman) => {
+                    return Ok(Network { gateway: found.gateway() });
+                }
                 Ok(_) => {
                     return Err(Error::Conflict(format!(
                         "the network {name} exists and is not muelle's: rename or remove it"
@@ -558,9 +566,9 @@ const OPTION_ICC: &str = "com.docker.network.bridge.enable_icc";
 const OPTION_BRIDGE: &str = "com.docker.network.bridge.name";
 
 impl wire::NetworkInspect {
-    fn is_of(&self, instance: &str) -> bool {
+    fn is_of(&self, instance: &str, podman: bool) -> bool {
         self.driver == "bridge"
-            && self.options.get(OPTION_ICC).map(String::as_str) == Some("false")
+            && (podman || self.options.get(OPTION_ICC).map(String::as_str) == Some("false"))
             && self.labels.get(LABEL_INSTANCE).map(String::as_str) == Some(instance)
     }
 }

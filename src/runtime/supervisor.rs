@@ -212,6 +212,11 @@ impl Supervisor {
             Message::Told(event) => self.told(&event),
             Message::StreamOpen(engine) => {
                 log::info!("docker: engine {} (API {}.{})", engine.version, engine.api.0, engine.api.1);
+                if engine.podman {
+                    log::warn!(
+                        "docker: this is Podman, which does not keep the containers of projects from reaching each other"
+                    );
+                }
                 self.engine.version = Some(engine.version.into());
                 self.ops.forget_network();
                 self.kick.now();

@@ -468,6 +468,26 @@ fn podmans_refusals_for_a_name_and_a_state_are_conflicts() {
 }
 
 #[test]
+fn a_network_without_the_separation_is_ours_in_podman_only() {
+    for (engine, is_ours) in [("Libpod-Api-Version: 4.3.1\r\n", true), ("", false)] {
+        let listener = Listener::new(move |line, stream| {
+            let body = if line.contains("/networks/") {
+                r#"{"Driver":"bridge","Options":{},"Labels":{"muelle.instance":"home"}}"#
+            } else {
+                "{}"
+            };
+            let head = format!("{OK}Api-Version: 1.41\r\n{engine}Content-Length: {}\r\n\r\n", body.len());
+            stream.write_all((head + body).as_bytes()).unwrap();
+            Then::Close
+        });
+        let client = ample(&listener.socket);
+        client.negotiate().unwrap();
+        assert_eq!(client.ensure_network("muelle-home", "home").is_ok(), is_ours, "{engine}");
+        assert!(client.ensure_network("muelle-home", "other").is_err(), "{engine}");
+    }
+}
+
+#[test]
 fn a_hundred_calls_at_once_leave_a_bounded_number_of_idle_connections() {
     let arrived = (Mutex::new(0), std::sync::Condvar::new());
     let listener = Listener::new(move |_, stream| {
