@@ -72,6 +72,7 @@ fn case_107_an_acknowledged_start_or_stop_is_done_after_kill_9() {
     ana.await_status(&id, "running", SOON);
     for round in 0..12_u32 {
         let (action, status) = if round % 2 == 0 { ("stop", "stopped") } else { ("start", "running") };
+        server.await_engine();
         ana.post(&format!("/api/containers/{id}/{action}"), &json!({})).ok(200);
         // From before the engine is asked until after it is done: each round is a different step.
         std::thread::park_timeout(Duration::from_millis(u64::from(round / 2) * 40));
