@@ -84,6 +84,8 @@ impl Spec {
             "Labels": labels,
             "ExposedPorts": published.iter().map(|key| (key, json!({}))).collect::<BTreeMap<_, _>>(),
             "HostConfig": {
+                // Raw packets: with them one app could answer for another's address on the bridge that they share.
+                "CapDrop": ["NET_RAW"],
                 "Init": true,
                 "LogConfig": { "Type": "json-file", "Config": { "max-size": "10m", "max-file": "2" } },
                 "Memory": memory_bytes,

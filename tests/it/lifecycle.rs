@@ -144,6 +144,39 @@ fn a_project_whose_network_was_pruned_is_created_anew_at_the_next_start() {
 }
 
 #[test]
+fn a_container_of_an_older_template_runs_on_and_is_replaced_at_its_next_start() {
+    let mut server = Server::start();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    server.terminate();
+    let name = format!("muelle-{id}");
+    engine::remove(&name);
+    let labels = json!({"muelle.instance": server.instance(), "muelle.project": id, "muelle.spec": "0aa57ee06b66275f"});
+    let network = format!("muelle-{}", server.instance());
+    let old = json!({"Image": WEB, "Labels": labels, "HostConfig": {"Init": true, "NetworkMode": network}});
+    assert_eq!(engine::json("POST", &format!("/containers/create?name={name}"), &old).0, 201);
+    engine::act(&name, "start");
+    let (before, began) = (engine::inspect(&name), "/State/StartedAt");
+
+    server.run();
+    let ana = ana.with_base(&server.base);
+    server.await_engine();
+    ana.await_status(&id, "running", SOON);
+    let stream = server.stream(&ana);
+    stream.until("numbers of it", SOON, |e| e.is_metrics(&id));
+    let after = engine::inspect(&name);
+    assert_eq!((&after["Id"], after.pointer(began)), (&before["Id"], before.pointer(began)));
+
+    ana.post(&format!("/api/containers/{id}/restart"), &json!({})).ok(200);
+    eventually("a container of the template", SOON, || {
+        let seen = engine::inspect(&name);
+        if seen["HostConfig"]["CapDrop"] == json!(["NET_RAW"]) { Ok(()) } else { Err(seen) }
+    });
+    ana.await_status(&id, "running", SOON);
+}
+
+#[test]
 fn a_restart_takes_the_image_that_the_name_means_now() {
     let server = Server::start();
     let ana = server.admin();

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::{Value, json};
+
 use super::super::{
     Action, ContainerId, Docker, Error, Events, Health, Inspected, LABEL_INSTANCE, LABEL_SPEC, Spec, State,
 };
@@ -68,6 +70,20 @@ impl Container {
         let spec = change(spec(&image, run));
         let id = docker.create(&spec).unwrap();
         Container { docker, spec, id, _image: image }
+    }
+
+    /// One that somebody made without the template.
+    fn foreign(run: &str, more: &Value) -> Container {
+        let image = shared_image();
+        let mut body = json!({"Image": image.0, "Env": [format!("RUN={run}")]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let name = unique("muelle-test");
+        let path = format!("/v1.41/containers/create?name={name}");
+        let (status, answer) = raw("POST", &path, "application/json", body.to_string().as_bytes());
+        assert_eq!(status, 201, "{answer}");
+        let docker = docker();
+        let id = docker.inspect(&ContainerName::parse(&name).unwrap()).unwrap().id;
+        Container { docker, spec: spec(&image, run), id, _image: image }
     }
 
     fn inspect(&self) -> Inspected {
@@ -244,6 +260,20 @@ fn a_program_that_is_missing_ends_with_127_and_says_so_in_the_log() {
 }
 
 #[test]
+fn a_container_of_ours_cannot_forge_packets() {
+    let c = Container::new("busybox grep -E '^Cap(Bnd|Eff|Prm)' /proc/self/status").started();
+    eventually(|| c.inspect(), |c| c.state == State::Exited);
+    let log = c.docker.logs_tail(&c.id, 10).unwrap();
+    let sets: Vec<u64> = log
+        .lines()
+        .filter_map(|line| u64::from_str_radix(line.strip_prefix("Cap")?.get(4..)?.trim(), 16).ok())
+        .collect();
+    // Bits of linux/capability.h: NET_BIND_SERVICE is 10, NET_RAW is 13.
+    let has = |bit: u32| sets.iter().map(|set| set >> bit & 1).collect::<Vec<_>>();
+    assert_eq!((has(10), has(13)), (vec![1; 3], vec![0; 3]), "{log}");
+}
+
+#[test]
 fn a_start_that_the_engine_refuses_leaves_the_container_created() {
     let image = shared_image();
     let c =
@@ -298,18 +328,8 @@ fn a_name_that_could_begin_an_id_never_means_another_container() {
 
 #[test]
 fn a_terminals_log_is_read_without_frames() {
-    let image = shared_image();
-    let body = format!(
-        r#"{{"Image":"{}","Tty":true,"Env":["RUN=echo one; printf '\\033[31mtwo\\033[0m\\n'"],"HostConfig":{{"NetworkMode":"none"}}}}"#,
-        image.0
-    );
-    let name = unique("muelle-test");
-    let (status, answer) =
-        raw("POST", &format!("/v1.41/containers/create?name={name}"), "application/json", body.as_bytes());
-    assert_eq!(status, 201, "{answer}");
-    let docker = docker();
-    let id = docker.inspect(&ContainerName::parse(&name).unwrap()).unwrap().id;
-    let c = Container { docker, spec: spec(&image, ""), id, _image: image }.started();
+    let run = "echo one; printf '\\033[31mtwo\\033[0m\\n'";
+    let c = Container::foreign(run, &json!({"Tty": true, "HostConfig": {"NetworkMode": "none"}})).started();
     assert!(c.inspect().tty);
     eventually(|| c.docker.logs_tail(&c.id, 10).unwrap(), |log| log == "one\ntwo\n");
 }
@@ -376,7 +396,7 @@ fn our_network_is_made_once_however_many_ask_and_separates_containers() {
     let run = format!(
         "for to in {address} {gateway}; do busybox ping -c 1 -W 1 $to > /dev/null && echo heard || echo silence; done"
     );
-    let peer = Container::with(shared_image(), &run, on).started();
+    let peer = Container::foreign(&run, &json!({"HostConfig": {"NetworkMode": network.0}})).started();
     let heard = eventually(|| peer.docker.logs_tail(&peer.id, 9).unwrap(), |log| log.lines().count() == 2);
     assert_eq!(heard, "silence\nheard\n", "a container reaches the gateway but no other container");
 
