@@ -4,14 +4,14 @@ use std::io::{self, Read};
 
 use ureq::Agent;
 
-use super::{ApiReading, Error, Events, Image, Inspected, Listed, frames, parse, wire};
+use super::{ApiReading, Error, Events, Image, Inspected, Listed, LogLine, frames, parse, wire};
 
-/// See [`super::Docker::logs_tail`].
+/// See [`super::Docker::logs`].
 ///
 /// # Errors
 /// As there.
-pub fn log_tail(source: impl Read, framed: bool, keep: usize) -> io::Result<String> {
-    frames::read_tail(source, framed, keep)
+pub fn log_tail(source: impl Read, framed: bool, keep: usize) -> io::Result<Vec<LogLine>> {
+    frames::read_tail(source, framed, keep).map(Vec::from)
 }
 
 /// See [`super::Docker::events`].
