@@ -89,7 +89,7 @@ fn expired_token(server: &Server, client: &Client) -> String {
 }
 
 #[test]
-fn case_30_a_bad_body_is_a_400_that_names_what_is_wrong_on_every_route() {
+fn case_30_31_33_34_35_a_bad_body_is_refused_on_every_route_with_what_is_wrong() {
     let server = Server::start();
     let ana = server.admin();
     let id = ana.project("Mine", WEB);
@@ -112,7 +112,7 @@ fn case_30_a_bad_body_is_a_400_that_names_what_is_wrong_on_every_route() {
             assert_eq!(answer.error(415), "UnsupportedMediaType", "{route:?} {media}");
         }
         let coded = ana.send(route.0, &path, &[("Content-Encoding", "gzip")], Some(b"{}"));
-        assert_eq!(coded.error(415), "UnsupportedMediaType", "case 35: {route:?}");
+        assert_eq!(coded.error(415), "UnsupportedMediaType", "{route:?}");
     }
     assert_eq!(
         ana.get(&format!("/api/projects/{id}")).ok(200)["project"]["name"],
@@ -122,7 +122,7 @@ fn case_30_a_bad_body_is_a_400_that_names_what_is_wrong_on_every_route() {
 }
 
 #[test]
-fn case_57_a_wrong_method_is_a_405_with_allow_and_an_unknown_path_a_404() {
+fn case_57_64_a_wrong_method_is_a_405_with_allow_and_an_unknown_path_a_404() {
     let server = Server::start();
     let ana = server.admin();
     for &(method, path, _) in PROTECTED {
@@ -136,12 +136,12 @@ fn case_57_a_wrong_method_is_a_405_with_allow_and_an_unknown_path_a_404() {
         assert_eq!(answer.error(405), "MethodNotAllowed");
     }
     for path in ["/api", "/api/", "/api/nothing", "/.env", "/.git/config", "/", "/api/projects/a/b/c"] {
-        assert_eq!(ana.get(path).error(404), "NotFound", "case 64: {path}");
+        assert_eq!(ana.get(path).error(404), "NotFound", "{path}");
     }
 }
 
 #[test]
-fn case_58_cors_is_on_every_answer_for_listed_origins_and_for_no_other() {
+fn case_58_75_cors_is_on_every_answer_for_listed_origins_and_for_no_other() {
     let server = Server::start();
     let ana = server.admin();
     let ours = ("Origin", "http://localhost:5173");
@@ -198,7 +198,7 @@ fn case_58_cors_is_on_every_answer_for_listed_origins_and_for_no_other() {
     }
     let path = format!("/api/containers/events?token={}", ana.token.as_deref().expect("a token"));
     let stolen = server.client().send("GET", &path, &[("Origin", "http://evil.example")], None);
-    assert_eq!(stolen.error(403), "ForeignOrigin", "case 75");
+    assert_eq!(stolen.error(403), "ForeignOrigin");
 }
 
 #[test]
@@ -484,7 +484,7 @@ fn a_container_of_muelle_cannot_be_adopted() {
 }
 
 #[test]
-fn case_157_of_two_projects_for_one_name_at_once_one_is_made() {
+fn case_62_of_two_projects_for_one_name_at_once_one_is_made() {
     let server = Server::start();
     let ana = server.admin();
     let mut statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -493,7 +493,26 @@ fn case_157_of_two_projects_for_one_name_at_once_one_is_made() {
         threads.map(|thread| thread.join().expect("a status")).to_vec()
     });
     statuses.sort_unstable();
-    assert_eq!(statuses, [201, 409], "case 62");
+    assert_eq!(statuses, [201, 409]);
+}
+
+#[test]
+fn case_29_a_body_may_have_a_mebibyte_and_not_a_byte_more() {
+    let server = Server::start();
+    let ana = server.admin();
+    let of = |bytes: usize| format!("{{\"name\":\"{}\"}}", "x".repeat(bytes - 11));
+    let send = |body: String, framing: &[(&str, &str)]| {
+        ana.send("POST", "/api/projects", framing, Some(body.as_bytes()))
+    };
+    let chunked = [("Transfer-Encoding", "chunked")];
+    for framing in [&[][..], &chunked] {
+        assert_eq!(
+            send(of(1 << 20), framing).error(400),
+            "ValidationError",
+            "it is read, and the name is long"
+        );
+        assert_eq!(send(of((1 << 20) + 1), framing).error(413), "PayloadTooLarge");
+    }
 }
 
 #[test]

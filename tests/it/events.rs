@@ -129,7 +129,7 @@ fn case_76_nobody_hears_of_other_peoples_projects() {
 }
 
 #[test]
-fn case_66_without_a_good_token_there_is_json_and_no_stream() {
+fn case_66_74_without_a_good_token_there_is_json_and_no_stream() {
     let server = Server::start();
     let ana = server.admin();
     for path in
@@ -281,7 +281,7 @@ fn what_happens_outside_is_told_within_a_second() {
 }
 
 #[test]
-fn every_connect_and_disconnect_is_logged_without_a_token() {
+fn case_53_every_connect_and_disconnect_is_logged_without_a_token() {
     let server = Server::start();
     let ana = server.admin();
     let first = server.stream(&ana);
@@ -306,7 +306,7 @@ fn every_connect_and_disconnect_is_logged_without_a_token() {
 }
 
 #[test]
-fn case_73_when_the_server_stops_every_stream_ends_properly() {
+fn case_73_106_when_the_server_stops_every_stream_ends_properly() {
     let mut server = Server::start();
     let ana = server.admin();
     let streams: Vec<Stream> = (0..20).map(|_| server.stream(&ana)).collect();

@@ -18,7 +18,7 @@ fn exchange(server: &Server, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_the_front_refuses_has_the_shape_and_the_cors_of_every_error() {
+fn case_1_5_12_16_18_19_what_the_front_refuses_has_the_shape_and_the_cors_of_every_error() {
     let server = Server::start();
     let origin = "Origin: http://localhost:5173\r\n";
     for (request, status, code) in [
