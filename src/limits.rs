@@ -279,8 +279,9 @@ pub const API_THREADS: usize = 4;
 pub const API_QUEUE: usize = 64;
 /// Handlers that ask the engine, at once: should it hang, the others go on.
 pub const API_ENGINE_THREADS: usize = 2;
-/// Requests that wait for such a handler; then 503.
-pub const API_ENGINE_QUEUE: usize = 16;
+/// Requests that wait for such a handler; then 503. A hundred creates at once, 2 ms each; should the engine hang, they are refused once
+/// that is noticed.
+pub const API_ENGINE_QUEUE: usize = 128;
 /// Passwords hashed at once, 19 MiB each.
 pub const LOGIN_THREADS: usize = 2;
 /// Logins that wait for that; then 503.

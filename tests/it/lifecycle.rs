@@ -1,6 +1,6 @@
 //! What becomes of containers: starts, ends, readiness, reconciliation; with the real engine.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -258,7 +258,7 @@ fn case_141_a_hundred_starts_at_once_are_one() {
     let before = engine::inspect(&format!("muelle-{id}"))["State"]["StartedAt"].clone();
     let path = format!("/api/containers/{id}/start");
     let statuses: Vec<u16> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..60).map(|_| scope.spawn(|| ana.post(&path, &json!({})).status)).collect();
+        let threads: Vec<_> = (0..100).map(|_| scope.spawn(|| ana.post(&path, &json!({})).status)).collect();
         threads.into_iter().map(|thread| thread.join().expect("a status")).collect()
     });
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
@@ -267,6 +267,28 @@ fn case_141_a_hundred_starts_at_once_are_one() {
     assert_ne!(seen["State"]["StartedAt"], before);
     let ours = engine::labelled(&format!("muelle.project={id}"));
     assert_eq!(ours.len(), 1, "one container: {ours:?}");
+}
+
+#[test]
+fn case_142_a_hundred_projects_made_at_once_are_all_made() {
+    let server = Server::with("[limits]\nper_address = 200\n");
+    let ana = server.admin();
+    // Of containers that do not run: a hundred starts would measure the engine.
+    let containers: Vec<Container> =
+        (0..100).map(|_| Container::create("exec busybox sleep 1000", &json!({}))).collect();
+    let adopt = |container: &Container| {
+        let began = Instant::now();
+        ana.adopt(&format!("of {}", container.name), &container.name);
+        began.elapsed()
+    };
+    let mut took: Vec<Duration> = std::thread::scope(|scope| {
+        let threads: Vec<_> = containers.iter().map(|one| scope.spawn(move || adopt(one))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    took.sort_unstable();
+    assert!(took[98] < Duration::from_secs(2), "{took:?}");
+    let list = ana.get("/api/projects").ok(200);
+    assert_eq!(list["projects"].as_array().map(Vec::len), Some(100));
 }
 
 #[test]

@@ -15,6 +15,12 @@ pub fn json(method: &str, path: &str, body: &Value) -> (u16, Value) {
     (status, serde_json::from_str(body).unwrap_or_default())
 }
 
+/// The body of an answer that is text.
+pub fn text(path: &str) -> String {
+    let (_, answer) = raw("GET", path, "", b"");
+    answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned())
+}
+
 /// Makes sure that [`WEB`] is there. It stays for the other tests; `script/test` removes it in the end. One test at a time: two imports
 /// at once would be two images.
 pub fn ensure_web_image() {
@@ -38,6 +44,13 @@ pub struct Container {
 impl Container {
     /// Creates and starts one that runs `command` with busybox' shell; with `extra` over the engine's create body.
     pub fn start(command: &str, extra: &Value) -> Container {
+        let container = Container::create(command, extra);
+        container.act("start");
+        container
+    }
+
+    /// The same without starting it.
+    pub fn create(command: &str, extra: &Value) -> Container {
         ensure_web_image();
         let name = unique("muelle-test");
         let mut body = json!({
@@ -51,9 +64,7 @@ impl Container {
         }
         let (status, answer) = json("POST", &format!("/containers/create?name={name}"), &body);
         assert_eq!(status, 201, "{answer}");
-        let container = Container { name };
-        container.act("start");
-        container
+        Container { name }
     }
 
     /// A web server on port 8080.
