@@ -230,6 +230,7 @@ fn measuring(config: &Config, docker: Docker) -> poller::Settings {
             config::MetricsSource::Api => poller::Source::Api,
         },
         online_cpus: host::online_cpus(),
+        bridges: config.api.listen.iter().any(|address| !address.ip().is_loopback()),
     }
 }
 

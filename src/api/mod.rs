@@ -33,6 +33,7 @@ use self::routes::{Access, Answer, Found, Place, Route};
 use crate::auth::throttle::Throttle;
 use crate::auth::token::{Keys, Kind};
 use crate::docker::Docker;
+use crate::host;
 use crate::http::{self, Bytes, Head, Refusal, Request, Response};
 use crate::limits;
 use crate::runtime::Runtime;
@@ -175,6 +176,17 @@ impl Api {
         Ok(Caller { user, session: claims.session })
     }
 
+    /// Whether a container calls. Listening on all addresses is meant for the machines around, not for what runs here: an app that was
+    /// taken over must not try passwords on what rules its engine.
+    fn is_container(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        let engine = &self.runtime.snapshot().engine;
+        !self.trusted_peers.contains(&peer)
+            && engine.bridges.iter().any(|subnet| subnet.contains(peer))
+            // The host itself, calling itself by its address on a bridge.
+            && !host::is_local_address(peer)
+    }
+
     /// The client's address: the peer's, or what a trusted proxy says.
     fn address(&self, peer: IpAddr, head: &Head) -> IpAddr {
         let peer = peer.to_canonical();
@@ -224,6 +236,10 @@ impl Door {
         found: &mut Option<&'static Route>,
     ) -> Answer {
         let head = request.head();
+        if self.api.is_container(request.peer().ip()) {
+            let sentence = "Containers may not call this interface; a proxy in one belongs in trusted_peers";
+            return Err(Failure::new(403, "ContainerRefused", sentence));
+        }
         if !self.api.origins.knows_host(head) {
             let sentence = "This host name is not one of this server's; add it to api.hosts in config.toml";
             return Err(Failure::new(421, "MisdirectedRequest", sentence));

@@ -43,7 +43,7 @@ pub use frames::{LogLine, Output};
 pub use logs::Log;
 pub use template::Spec;
 
-use crate::domain::{ContainerName, ImageRef};
+use crate::domain::{ContainerName, ImageRef, Subnet};
 use crate::limits;
 use error::{accepted, clean};
 
@@ -391,6 +391,22 @@ impl Docker {
             }
         }
         Err(lost)
+    }
+
+    /// The subnets of the engine's bridge networks, muelle's and others: where its containers have their addresses.
+    ///
+    /// # Errors
+    /// As any call.
+    ///
+    /// # Blocks
+    /// Up to [`limits::DOCKER_LIST_MAX`].
+    pub fn bridge_subnets(&self) -> Result<Vec<Subnet>, Error> {
+        let filters = percent_encoded(r#"{"driver":["bridge"]}"#);
+        let path = self.versioned(&format!("/networks?filters={filters}"));
+        let answer =
+            self.read(self.send("GET", &path, None, self.timeouts.list)?, limits::DOCKER_ANSWER_BYTES_MAX)?;
+        let networks: Vec<wire::NetworkInspect> = parse(&answer)?;
+        Ok(networks.iter().flat_map(wire::NetworkInspect::subnets).collect())
     }
 
     /// Removes a network; one that is gone is removed already.

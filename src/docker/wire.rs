@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::container::{ApiReading, Health, Image, Inspected, Labels, Listed, Published, State};
 use super::{ContainerId, Error, clean};
-use crate::domain::ContainerName;
+use crate::domain::{ContainerName, Subnet};
 
 type Ports = BTreeMap<String, Value>;
 
@@ -276,19 +276,24 @@ pub(super) struct NetworkInspect {
 #[serde(default, rename_all = "PascalCase")]
 struct Ipam {
     #[serde(deserialize_with = "nullable")]
-    config: Vec<Subnet>,
+    config: Vec<IpamConfig>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "PascalCase")]
-struct Subnet {
+struct IpamConfig {
     gateway: String,
+    subnet: String,
 }
 
 impl NetworkInspect {
     pub(super) fn gateway(&self) -> Option<IpAddr> {
         // Some engines write the gateway with its prefix length.
         self.ipam.config.iter().find_map(|subnet| subnet.gateway.split('/').next()?.parse().ok())
+    }
+
+    pub(super) fn subnets(&self) -> impl Iterator<Item = Subnet> {
+        self.ipam.config.iter().filter_map(|config| Subnet::parse(&config.subnet))
     }
 }
 

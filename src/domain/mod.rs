@@ -12,7 +12,7 @@ pub mod user;
 
 pub use event::{Addressed, Event};
 pub use metrics::Metrics;
-pub use network::household;
+pub use network::{Subnet, household};
 pub use project::{
     ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
     Settings, SettingsChange, Source, Status, Template,

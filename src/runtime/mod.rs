@@ -22,7 +22,7 @@ pub use snapshot::{EngineState, Snapshot, View};
 
 use crate::docker::{ContainerEvent, Engine, Inspected, Listed};
 use crate::domain::lifecycle::{Op, Outcome};
-use crate::domain::{Project, ProjectId, UserId};
+use crate::domain::{Project, ProjectId, Subnet, UserId};
 use crate::{limits, store};
 
 /// What a person may ask of a project.
@@ -73,6 +73,8 @@ pub enum Message {
     StreamLost(String),
     /// The containers that there are, or why nobody knows.
     Listed(Result<Vec<Listed>, String>),
+    /// Where containers have their addresses.
+    Bridges(Vec<Subnet>),
     /// New numbers.
     Sampled(Vec<poller::Sample>),
     /// Somebody wants to know whether the supervisor lives.

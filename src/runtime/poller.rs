@@ -53,6 +53,8 @@ pub struct Settings {
     pub source: Source,
     /// CPUs of a container without a limit of its own.
     pub online_cpus: u32,
+    /// Whether containers can reach the interface, so that it matters which addresses are theirs.
+    pub bridges: bool,
 }
 
 /// What one kind of round has cost so far.
@@ -214,6 +216,12 @@ impl Poller {
         let listed = self.settings.docker.list().map_err(|error| error.to_string());
         self.runtime.polls.list.add(began);
         self.answered = listed.is_ok();
+        if self.settings.bridges && self.answered {
+            match self.settings.docker.bridge_subnets() {
+                Ok(subnets) => drop(self.runtime.inbox.send(Message::Bridges(subnets))),
+                Err(error) => log::debug!("the engine's networks stay as they were known: {error}"),
+            }
+        }
         // An error means that the supervisor has ended; this thread is next.
         drop(self.runtime.inbox.send(Message::Listed(listed)));
     }

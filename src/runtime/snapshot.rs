@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::docker::ContainerId;
-use crate::domain::{Metrics, Project, ProjectId, Status, UserId};
+use crate::domain::{Metrics, Project, ProjectId, Status, Subnet, UserId};
 
 /// One project as its owner sees it.
 #[derive(Clone, Debug)]
@@ -62,6 +62,8 @@ pub struct EngineState {
     pub up: bool,
     /// Its version, once it has answered.
     pub version: Option<Arc<str>>,
+    /// Where its containers have their addresses, as it said last; nothing where nobody asked.
+    pub bridges: Arc<[Subnet]>,
 }
 
 /// Everything known at one moment.

@@ -227,6 +227,11 @@ impl Supervisor {
             }
             Message::Listed(Ok(containers)) => self.listed(&containers),
             Message::Listed(Err(reason)) => self.engine_lost(&reason),
+            Message::Bridges(subnets) => {
+                if *self.engine.bridges != subnets[..] {
+                    self.engine.bridges = subnets.into();
+                }
+            }
             Message::Sampled(samples) => samples.iter().for_each(|sample| self.sampled(sample)),
             Message::Reach(answer) => {
                 // Whoever asked may have forgotten it.
