@@ -49,6 +49,12 @@ pub fn mib(bytes: u64) -> u64 {
     (bytes + (1 << 19)) >> 20
 }
 
+/// How long what started at `since` has been up; nothing while the clock is behind that.
+#[must_use]
+pub fn uptime(since: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(since).unwrap_or_default()
+}
+
 /// How long it has been up, in the two units that matter: `45s`, `12m`, `2h 15m`, `3d 4h`.
 #[must_use]
 pub fn uptime_text(uptime: Duration) -> String {
@@ -99,6 +105,20 @@ mod tests {
         assert_eq!(cpu_percent(&reading(later, 100), &reading(t, 200), 1.0), None);
         for capacity in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(cpu_percent(&reading(t, 1), &reading(later, 2), capacity), None);
+        }
+    }
+
+    #[test]
+    fn case_148_uptime_is_never_negative_whatever_the_clock_does() {
+        let (since, day) =
+            (SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000), Duration::from_secs(86_400));
+        for (now, up) in [
+            (since, Duration::ZERO),
+            (since + day, day),
+            (since - day, Duration::ZERO),
+            (SystemTime::UNIX_EPOCH, Duration::ZERO),
+        ] {
+            assert_eq!(uptime(since, now), up);
         }
     }
 

@@ -367,7 +367,8 @@ impl Supervisor {
         let Some(id) = self.names.get(&event.name).copied() else { return };
         let nanos = u64::try_from(event.time_nanos).unwrap_or_default();
         let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
-        let this_run = self.entries.get(&id).is_some_and(|entry| at >= entry.start_asked);
+        let now = SystemTime::now();
+        let this_run = self.entries.get(&id).is_some_and(|entry| is_since(at, entry.start_asked, now));
         if this_run && matches!(event.action, Action::Kill { signal: 2 | 3 | 9 | 15 }) {
             self.step(id, Input::Killed);
         }
@@ -448,7 +449,7 @@ impl Supervisor {
             cpu: sample.cpu,
             memory_mib: metrics::mib(sample.memory_bytes),
             requests: entry.project.requests,
-            uptime: SystemTime::now().duration_since(sample.run.since).unwrap_or_default(),
+            uptime: metrics::uptime(sample.run.since, SystemTime::now()),
             last_activity: entry.project.last_request.map_or(sample.run.since, |at| at.max(sample.run.since)),
         };
         entry.metrics = Some(metrics);
@@ -639,4 +640,28 @@ fn run_of(seen: &Inspected) -> Option<Run> {
 fn same_state(seen: State, listed: State) -> bool {
     let end = |state| matches!(state, State::Created | State::Exited | State::Dead | State::Removing);
     seen == listed || (end(seen) && end(listed))
+}
+
+/// Whether what happened `at` came after the last start, by the same clock. Should that have been set back meanwhile, it is taken for so.
+fn is_since(at: SystemTime, start_asked: SystemTime, now: SystemTime) -> bool {
+    at >= start_asked || start_asked > now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_148_a_signal_counts_for_this_run_also_after_the_clock_was_set_back() {
+        let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+        for (at, start_asked, now, this_run) in [
+            (noon + second, noon, noon + second, true),
+            (noon - second, noon, noon + second, false),
+            (noon - day, noon, noon - day, true),
+            (noon + day, noon, noon + day, true),
+        ] {
+            assert_eq!(is_since(at, start_asked, now), this_run);
+        }
+    }
 }
