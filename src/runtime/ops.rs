@@ -252,3 +252,25 @@ impl Drop for Report {
         drop(self.inbox.send(Message::Ended(self.project, self.op, outcome, seen)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn case_156_an_operation_that_panics_is_reported_as_refused_once() {
+        let (inbox, messages) = crossbeam_channel::bounded(4);
+        let project = crate::domain::ProjectId::parse("proj-00000001").unwrap();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _report = Report { inbox, project, op: Op::Start, outcome: None };
+            panic!("on purpose");
+        }));
+        assert!(panicked.is_err());
+        let told: Vec<Message> = messages.iter().collect();
+        assert!(
+            matches!(&told[..], [Message::Ended(_, Op::Start, Outcome::Refused(sentence), None)] if !sentence.is_empty())
+        );
+    }
+}

@@ -628,6 +628,20 @@ fn case_78_what_an_engine_refused_while_it_went_down_is_tried_when_it_returns() 
 }
 
 #[test]
+fn case_156_an_operation_that_went_wrong_is_an_error_and_the_next_start_works() {
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.run_op();
+    assert_eq!(world.pending.take(), Some(Op::Start));
+    world.input(Input::Ended(Op::Start, Outcome::Refused("An internal error".into())));
+    world.settle();
+    assert_eq!((world.life.status(), world.life.reason()), (Status::Error, Some("An internal error")));
+    world.input(Input::Start);
+    world.save();
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.life.status(), Status::Running);
+}
+
+#[test]
 fn an_operation_that_the_engine_did_not_take_is_tried_again() {
     let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
     world.engine = false;
