@@ -11,6 +11,7 @@ mod contract;
 mod events;
 mod faults;
 mod front;
+mod host;
 mod lifecycle;
 mod logs;
 mod metrics;

@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+
+use serde_json::json;
 
 use super::image::{self, unique};
 use super::{Client, Stream, engine, eventually};
@@ -21,6 +25,8 @@ pub struct Server {
     pub env: Vec<(&'static str, String)>,
     child: Option<Child>,
     log: Arc<Mutex<String>>,
+    /// Set when nobody is to read its log any more.
+    deaf: Arc<AtomicBool>,
 }
 
 impl Server {
@@ -49,6 +55,7 @@ impl Server {
             env: Vec::new(),
             child: None,
             log: Arc::default(),
+            deaf: Arc::default(),
         }
     }
 
@@ -64,8 +71,9 @@ impl Server {
             .spawn()
             .expect("muelle starts");
         let stderr = child.stderr.take().expect("its standard error");
+        self.assert_log_keeps_secrets();
         self.log.lock().expect("the log").clear();
-        let log = Arc::clone(&self.log);
+        let (log, deaf) = (Arc::clone(&self.log), Arc::clone(&self.deaf));
         #[expect(
             clippy::disallowed_methods,
             reason = "a test's own thread, ended by the process it reads from"
@@ -75,6 +83,9 @@ impl Server {
                 let mut log = log.lock().expect("the log");
                 log.push_str(&line);
                 log.push('\n');
+                if deaf.load(Ordering::Acquire) {
+                    return;
+                }
             }
         });
         self.child = Some(child);
@@ -150,10 +161,6 @@ impl Server {
         self.log.lock().expect("the log").clone()
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
-    }
-
     /// Threads and descriptors in use.
     pub fn footprint(&self) -> (usize, usize) {
         let pid = self.pid();
@@ -169,6 +176,49 @@ impl Server {
             .filter_map(|task| fs::read_to_string(task.path().join("comm")).ok())
             .map(|name| name.trim().to_owned())
             .collect()
+    }
+
+    /// While this is held nobody reads its log, and the pipe fills up.
+    pub fn hold_log(&self) -> MutexGuard<'_, String> {
+        self.log.lock().expect("the log")
+    }
+
+    /// Closes the reading end of its log, once it has written another line.
+    pub fn stop_reading(&self) {
+        self.deaf.store(true, Ordering::Release);
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    pub fn signal(&self, number: rustix::process::Signal) {
+        signal(self.child.as_ref().expect("it runs"), number);
+    }
+
+    /// What every fault has to leave behind: no connection's thread, and no socket but those that listen and lead to the engine.
+    #[track_caller]
+    pub fn await_calm(&self) {
+        let pid = self.pid();
+        let read = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).expect("its /proc").flatten();
+        eventually("no client's thread or socket is left", Duration::from_secs(30), || {
+            let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            let connections = read("task").map(name).filter(|name| name.starts_with("conn-")).count();
+            let target = |fd: fs::DirEntry| fs::read_link(fd.path()).unwrap_or_default();
+            let is_socket = |path: &PathBuf| path.to_string_lossy().starts_with("socket:");
+            let sockets = read("fd").map(target).filter(is_socket).count();
+            let engine = muelle::limits::DOCKER_IDLE_MAX + muelle::limits::OPS_THREADS + 1;
+            if connections == 0 && sockets <= 2 + engine { Ok(()) } else { Err((connections, sockets)) }
+        });
+    }
+
+    /// No password and no token (a JWT begins with `{"`, in base64 `eyJ`) is in the log.
+    #[track_caller]
+    fn assert_log_keeps_secrets(&self) {
+        let log = self.log();
+        let told = log.lines().find(|line| line.contains(super::client::PASSWORD) || line.contains("eyJ"));
+        assert_eq!(told, None, "a secret is in the log");
     }
 
     /// `kill -9`.
@@ -191,6 +241,42 @@ impl Server {
     /// Runs a command on this server's data and configuration; gives the exit code and what it said.
     pub fn command(&self, arguments: &[&str], input: &str) -> (i32, String) {
         run_with(&self.env, arguments, Some(&self.config_file()), input)
+    }
+
+    /// Before it runs: `count` adopted containers `app-N`, shared by the accounts `ana0` and `ana1`.
+    pub fn adopt_many(&self, count: usize) {
+        use muelle::domain::{
+            ContainerName, Desired, Email, ProjectName, Settings, Source, Template, UserName,
+        };
+        use muelle::store::{Admit, NewProject, NewUser, Store};
+        let (store, now) = (Store::open(&self.data()).unwrap(), std::time::SystemTime::now());
+        let password = muelle::auth::password::Password::parse(super::client::PASSWORD).unwrap();
+        let owners: Vec<_> = (0..2)
+            .map(|n| NewUser {
+                email: Email::parse(&format!("ana{n}@example.com")).unwrap(),
+                name: UserName::parse("Ana").unwrap(),
+                password_hash: muelle::auth::password::hash(&password).unwrap(),
+            })
+            .map(|user| store.create_user(user, Admit::Any, now).unwrap().id)
+            .collect();
+        for n in 0..count {
+            let new = NewProject {
+                owner: owners[n % 2],
+                name: ProjectName::parse(&format!("App {n}")).unwrap(),
+                source: Source::Container(ContainerName::parse(&format!("app-{n}")).unwrap()),
+                template: Template::default(),
+                settings: Settings::default(),
+                desired: Desired::AsFound,
+            };
+            store.create_project(new, now, |_| {}).unwrap();
+        }
+    }
+
+    /// The client of an account that is there.
+    pub fn log_in(&self, name: &str) -> Client {
+        let body = json!({"email": format!("{name}@example.com"), "password": super::client::PASSWORD});
+        let answer = self.client().post("/api/auth/login", &body).ok(200);
+        self.client().with_token(answer["token"].as_str().expect("a token"))
     }
 
     /// This installation's mark on containers.
@@ -252,12 +338,19 @@ fn signal(child: &Child, signal: rustix::process::Signal) {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        let failed = std::thread::panicking();
+        let calm =
+            failed || self.child.is_none() || catch_unwind(AssertUnwindSafe(|| self.await_calm())).is_ok();
         image::tidy(|| self.end());
-        if std::thread::panicking() {
+        if failed || !calm {
             eprintln!("---- the server's log ----\n{}", self.log());
         }
         image::tidy(|| self.remove_containers());
         drop(fs::remove_dir_all(&self.dir));
+        if !failed {
+            assert!(calm, "threads or descriptors are left");
+            self.assert_log_keeps_secrets();
+        }
     }
 }
 
