@@ -1,6 +1,6 @@
 //! Sections 1 to 4 of the contract, row by row, against the spawned binary and the real engine.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -75,6 +75,33 @@ fn case_55_every_route_wants_a_live_token_and_hides_other_peoples_projects() {
     }
     ana.await_status(&id, "running", SOON);
     assert_eq!(bea.get("/api/projects").ok(200), json!({"projects": []}));
+}
+
+#[test]
+fn case_56_somebody_elses_project_takes_as_long_to_miss_as_one_that_is_not_there() {
+    let server = Server::with("[auth]\nregistration = \"open\"\n");
+    let ana = server.admin();
+    let bea = server.client().register("bea");
+    let id = ana.project("Mine", WEB);
+    for &route in PROTECTED.iter().filter(|route| route.0 == "GET" && route.1.contains("ID")) {
+        let median = |id: &str| {
+            let mut took: Vec<Duration> = (0..100)
+                .map(|_| {
+                    let began = Instant::now();
+                    assert_eq!(call(&bea, route, id).status, 404);
+                    began.elapsed()
+                })
+                .collect();
+            took.sort_unstable();
+            took[took.len() / 2]
+        };
+        // Other tests run beside this one: one quiet round of a few says it.
+        crate::harness::eventually(&format!("{route:?}: the same"), Duration::from_secs(60), || {
+            let (theirs, absent) = (median(&id), median("proj-ffffffff"));
+            let ratio = theirs.as_secs_f64() / absent.as_secs_f64();
+            if (0.8..1.25).contains(&ratio) { Ok(()) } else { Err((theirs, absent)) }
+        });
+    }
 }
 
 /// A token as the server makes it, but over.

@@ -18,7 +18,8 @@ fn case_97_what_was_acknowledged_survives_kill_9_in_the_middle_of_writes() {
     let mut ana = server.admin();
     let containers = [Container::web(), Container::web()];
     let ids: Vec<String> = containers.iter().map(|c| ana.adopt(&format!("of {}", c.name), &c.name)).collect();
-    for round in 0..10_u64 {
+    let mut starts = Vec::new();
+    for round in 0..100_u64 {
         let acknowledged: Vec<AtomicU64> = ids.iter().map(|_| AtomicU64::new(0)).collect();
         std::thread::scope(|scope| {
             for (id, last) in ids.iter().zip(&acknowledged) {
@@ -36,7 +37,8 @@ fn case_97_what_was_acknowledged_survives_kill_9_in_the_middle_of_writes() {
                     }
                 });
             }
-            let enough = 5 + round * 3;
+            // Each round another moment.
+            let enough = 1 + round * 7 % 20;
             eventually("enough writes are acknowledged", SOON, || {
                 let least =
                     acknowledged.iter().map(|last| last.load(Ordering::Acquire)).min().unwrap_or_default();
@@ -46,7 +48,7 @@ fn case_97_what_was_acknowledged_survives_kill_9_in_the_middle_of_writes() {
         });
         let began = Instant::now();
         server.run();
-        assert!(began.elapsed() < Duration::from_secs(3), "it starts quickly: {:?}", began.elapsed());
+        starts.push(began.elapsed());
         ana = ana.with_base(&server.base);
         for (id, last) in ids.iter().zip(&acknowledged) {
             let last = last.load(Ordering::Acquire);
@@ -57,35 +59,46 @@ fn case_97_what_was_acknowledged_survives_kill_9_in_the_middle_of_writes() {
             assert!(kept == last || kept == last + 1, "{last} was acknowledged, {kept} is there");
         }
     }
+    starts.sort_unstable();
+    assert!(starts[90] < Duration::from_secs(1), "it starts quickly, most often: {starts:?}");
     server.kill();
     let db = rusqlite::Connection::open(server.data().join("muelle.db")).unwrap();
     let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
     assert_eq!(check, "ok");
 }
 
+/// Ten projects, each asked for a start or a stop in every round: a kill meets each of them at another step, the writes of the store, the
+/// creation, the start, the probes and the stop.
 #[test]
 fn case_107_an_acknowledged_start_or_stop_is_done_after_kill_9() {
     let mut server = Server::start();
     let mut ana = server.admin();
-    let id = ana.project("App", WEB);
-    let name = format!("muelle-{id}");
-    ana.await_status(&id, "running", SOON);
-    for round in 0..12_u32 {
-        let (action, status) = if round % 2 == 0 { ("stop", "stopped") } else { ("start", "running") };
-        server.await_engine();
-        ana.post(&format!("/api/containers/{id}/{action}"), &json!({})).ok(200);
-        // From before the engine is asked until after it is done: each round is a different step.
-        std::thread::park_timeout(Duration::from_millis(u64::from(round / 2) * 40));
+    let ids: Vec<String> = (0..10).map(|n| ana.project(&format!("App {n}"), WEB)).collect();
+    for round in 0..20_u32 {
+        let wanted = |n: usize| (n + round as usize).is_multiple_of(2);
+        for (n, id) in ids.iter().enumerate() {
+            let action = if wanted(n) { "start" } else { "stop" };
+            ana.post(&format!("/api/containers/{id}/{action}"), &json!({})).ok(200);
+        }
+        std::thread::park_timeout(Duration::from_millis(u64::from(round) * 41 % 700));
         server.kill();
         server.run();
+        server.await_engine();
         ana = ana.with_base(&server.base);
-        ana.await_status(&id, status, SOON);
-        eventually("the engine agrees", SOON, || {
-            let up = engine::is_running(&name);
-            if up == (status == "running") { Ok(()) } else { Err((round, up)) }
-        });
-        let containers = engine::labelled(&format!("muelle.project={id}"));
-        assert_eq!(containers.len(), 1, "round {round}: {containers:?}");
+        if round % 4 < 3 {
+            // The next kill meets what this start is mending.
+            continue;
+        }
+        for (n, id) in ids.iter().enumerate() {
+            let status = if wanted(n) { "running" } else { "stopped" };
+            ana.await_status(id, status, SOON);
+            eventually("the engine agrees", SOON, || {
+                let up = engine::is_running(&format!("muelle-{id}"));
+                if up == wanted(n) { Ok(()) } else { Err((round, up)) }
+            });
+            let containers = engine::labelled(&format!("muelle.project={id}"));
+            assert_eq!(containers.len(), 1, "round {round}: {containers:?}");
+        }
     }
 }
 
@@ -159,7 +172,6 @@ fn own_engine_case_77_an_engine_that_comes_later_is_found() {
     engine::ensure_web_image();
     let id = ana.project("App", WEB);
     ana.await_status(&id, "running", SOON);
-    drop(server);
 }
 
 #[test]
@@ -167,7 +179,7 @@ fn own_engine_case_78_after_a_restart_of_the_engine_everything_wanted_runs_again
     let mut own = OwnEngine::start();
     let server = Server::start();
     let ana = server.admin();
-    let wanted: Vec<String> = (0..3).map(|n| ana.project(&format!("Up {n}"), WEB)).collect();
+    let wanted: Vec<String> = (0..9).map(|n| ana.project(&format!("Up {n}"), WEB)).collect();
     let unwanted = ana.project("Down", WEB);
     for id in wanted.iter().chain([&unwanted]) {
         ana.await_status(id, "running", SOON);
@@ -180,7 +192,11 @@ fn own_engine_case_78_after_a_restart_of_the_engine_everything_wanted_runs_again
         let health = server.client().get("/api/health").ok(200);
         if health["status"] == "degraded" { Ok(()) } else { Err(health) }
     });
-    assert_eq!(ana.get("/api/projects").ok(200)["projects"].as_array().map(Vec::len), Some(4), "reads go on");
+    assert_eq!(
+        ana.get("/api/projects").ok(200)["projects"].as_array().map(Vec::len),
+        Some(10),
+        "reads go on"
+    );
     let refused = ana.post(&format!("/api/containers/{}/start", wanted[0]), &json!({}));
     assert!(refused.header("retry-after").is_some());
     assert_eq!(refused.error(503), "DockerUnavailable");
@@ -208,7 +224,6 @@ fn own_engine_case_78_after_a_restart_of_the_engine_everything_wanted_runs_again
         wanted.iter().all(|id| starts.iter().filter(|name| **name == format!("muelle-{id}")).count() == 1),
         "{starts:?}"
     );
-    drop(server);
 }
 
 #[test]
@@ -229,7 +244,6 @@ fn own_engine_case_78_after_a_kill_of_the_engine_everything_wanted_runs_again() 
             Err((up, status))
         }
     });
-    drop(server);
 }
 
 #[test]
@@ -241,6 +255,7 @@ fn own_engine_case_79_a_frozen_engine_is_noticed_and_survived() {
     ana.await_status(&id, "running", SOON);
     let stream = server.stream(&ana);
     own.signal(Signal::STOP);
+    let since = Instant::now();
     // Before anybody has noticed: those who ask the engine wait a moment, the others not at all.
     std::thread::scope(|scope| {
         let create = || ana.post("/api/projects", &json!({"name": "x", "image": WEB}));
@@ -257,17 +272,18 @@ fn own_engine_case_79_a_frozen_engine_is_noticed_and_survived() {
         let health = server.client().get("/api/health").ok(200);
         if health["status"] == "degraded" { Ok(()) } else { Err(health) }
     });
-    for _ in 0..20 {
-        assert_eq!(
-            ana.get("/api/projects").ok(200)["projects"][0]["status"],
-            "running",
-            "what was known last"
-        );
-        assert_eq!(
-            ana.post(&format!("/api/containers/{id}/stop"), &json!({})).error(503),
-            "DockerUnavailable"
-        );
+    let frozen = server.footprint();
+    while since.elapsed() < Duration::from_secs(60) {
+        let began = Instant::now();
+        let list = ana.get("/api/projects").ok(200);
+        assert_eq!(list["projects"][0]["status"], "running", "what was known last");
+        let stop = ana.post(&format!("/api/containers/{id}/stop"), &json!({}));
+        assert_eq!(stop.error(503), "DockerUnavailable");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        std::thread::park_timeout(Duration::from_millis(200));
     }
+    let now = server.footprint();
+    assert!(now.0 <= frozen.0 + 2 && now.1 <= frozen.1 + 2, "nothing piles up: {frozen:?} to {now:?}");
     own.signal(Signal::CONT);
     server.await_engine();
     ana.post(&format!("/api/containers/{id}/stop"), &json!({})).ok(200);
@@ -275,5 +291,4 @@ fn own_engine_case_79_a_frozen_engine_is_noticed_and_survived() {
     let others: Vec<_> =
         before.iter().filter(|e| e.name == "container_status_changed" && e.data["notify"] == true).collect();
     assert!(others.is_empty(), "nothing happened meanwhile: {others:?}");
-    drop(server);
 }
