@@ -1,6 +1,5 @@
 //! Faults that are real: kills, and an engine that goes away, hangs and returns.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -8,6 +7,7 @@ use serde_json::json;
 
 use crate::harness::engine::{self, Container, WEB};
 use crate::harness::own_engine::OwnEngine;
+use crate::harness::writes::{assert_intact, interrupted};
 use crate::harness::{Server, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -18,53 +18,13 @@ fn case_97_what_was_acknowledged_survives_kill_9_in_the_middle_of_writes() {
     let mut ana = server.admin();
     let containers = [Container::web(), Container::web()];
     let ids: Vec<String> = containers.iter().map(|c| ana.adopt(&format!("of {}", c.name), &c.name)).collect();
-    let mut starts = Vec::new();
-    for round in 0..100_u64 {
-        let acknowledged: Vec<AtomicU64> = ids.iter().map(|_| AtomicU64::new(0)).collect();
-        std::thread::scope(|scope| {
-            for (id, last) in ids.iter().zip(&acknowledged) {
-                let (ana, path) = (ana.clone(), format!("/api/projects/{id}"));
-                scope.spawn(move || {
-                    for n in 1.. {
-                        let name = format!("{id} {round} {n}");
-                        let Some(answer) = ana.try_send("PATCH", &path, &json!({"name": name})) else {
-                            return;
-                        };
-                        if answer.status != 200 {
-                            return;
-                        }
-                        last.store(n, Ordering::Release);
-                    }
-                });
-            }
-            // Each round another moment.
-            let enough = 1 + round * 7 % 20;
-            eventually("enough writes are acknowledged", SOON, || {
-                let least =
-                    acknowledged.iter().map(|last| last.load(Ordering::Acquire)).min().unwrap_or_default();
-                if least >= enough { Ok(()) } else { Err(least) }
-            });
-            server.kill();
-        });
-        let began = Instant::now();
-        server.run();
-        starts.push(began.elapsed());
-        ana = ana.with_base(&server.base);
-        for (id, last) in ids.iter().zip(&acknowledged) {
-            let last = last.load(Ordering::Acquire);
-            let project = ana.get(&format!("/api/projects/{id}")).ok(200);
-            let name = project["project"]["name"].as_str().unwrap().to_owned();
-            let kept: u64 = name.rsplit(' ').next().unwrap().parse().unwrap();
-            assert!(name.starts_with(&format!("{id} {round} ")), "{name}");
-            assert!(kept == last || kept == last + 1, "{last} was acknowledged, {kept} is there");
-        }
-    }
+    // Each round another moment.
+    let starts = (0..100).map(|round| interrupted(&mut server, &mut ana, &ids, round, 1 + round * 7 % 20));
+    let mut starts: Vec<Duration> = starts.collect();
     starts.sort_unstable();
     assert!(starts[90] < Duration::from_secs(1), "it starts quickly, most often: {starts:?}");
     server.kill();
-    let db = rusqlite::Connection::open(server.data().join("muelle.db")).unwrap();
-    let check: String = db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(check, "ok");
+    assert_intact(&server);
 }
 
 /// Ten projects, each asked for a start or a stop in every round: a kill meets each of them at another step, the writes of the store, the

@@ -159,7 +159,6 @@ const LATER: &[(&str, &[u32])] = &[
     ),
     ("sleep", &[145, 146, 147]),
     ("watchdog", &[113]),
-    ("soak", &[152, 153]),
 ];
 
 /// The last case of the list of faults.

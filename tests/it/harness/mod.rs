@@ -7,6 +7,7 @@ pub mod image;
 pub mod own_engine;
 pub mod server;
 pub mod stream;
+pub mod writes;
 
 use std::time::{Duration, Instant};
 

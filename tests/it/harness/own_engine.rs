@@ -11,8 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::eventually;
 use super::image::{self, OWN, unique};
 
-/// A `dockerd` with its own socket, data and bridge (with `--bridge none` it would take away the `docker0` of another). This thread's
-/// [`image::socket`] is its.
+/// A `dockerd` with its own socket, data and bridge (with `--bridge none`, or at a restart with
+/// `--default-address-pool`, it would take away the `docker0` of another). This thread's [`image::socket`] is its.
 pub struct OwnEngine {
     dir: PathBuf,
     bridge: String,

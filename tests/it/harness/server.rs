@@ -197,7 +197,8 @@ impl Server {
         signal(self.child.as_ref().expect("it runs"), number);
     }
 
-    /// What every fault has to leave behind: no connection's thread, and no socket but those that listen and lead to the engine.
+    /// What every fault has to leave behind: hardly a connection's thread, and hardly a socket but those that listen and lead to the
+    /// engine. Two may be left: a quiet stream notices with its next comment that its client has gone.
     #[track_caller]
     pub fn await_calm(&self) {
         let pid = self.pid();
@@ -209,7 +210,7 @@ impl Server {
             let is_socket = |path: &PathBuf| path.to_string_lossy().starts_with("socket:");
             let sockets = read("fd").map(target).filter(is_socket).count();
             let engine = muelle::limits::DOCKER_IDLE_MAX + muelle::limits::OPS_THREADS + 1;
-            if connections == 0 && sockets <= 2 + engine { Ok(()) } else { Err((connections, sockets)) }
+            if connections <= 2 && sockets <= 2 + 2 + engine { Ok(()) } else { Err((connections, sockets)) }
         });
     }
 
