@@ -44,7 +44,7 @@
 //! | `log-read` | one per client of a log stream | the engine, or room in that client's queue |
 //! | `api-N` | ≤ 4 | a job that asks the store or the engine |
 //! | `engine-N` | ≤ 2 | a job that asks the engine |
-//! | `login-N` | ≤ 2 | hashing a password |
+//! | `login-N` | 1 | hashing a password |
 //! | `watchdog` | 1 under systemd | its own answer, and the pause to the next |
 //! | `log` | 1 | standard error |
 //!

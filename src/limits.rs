@@ -170,6 +170,8 @@ pub const ARGON2_PASSES: u32 = 2;
 pub const ARGON2_MEMORY_KIB_MAX: u32 = 64 * 1024;
 /// Most passes, and most lanes, that a stored hash may ask for.
 pub const ARGON2_PASSES_MAX: u32 = 8;
+/// Room reserved for one hash, in bytes: above 32 MiB glibc maps it by itself and gives it back (mallopt(3), `M_MMAP_THRESHOLD`).
+pub const ARGON2_RESERVED_BYTES: usize = 33 * 1024 * 1024;
 /// Longest token looked at, in bytes; ours have about 310.
 pub const TOKEN_BYTES_MAX: usize = 512;
 /// How long a token works beyond its end: clocks differ, and the library's own default is 15 minutes.
@@ -282,8 +284,8 @@ pub const API_ENGINE_THREADS: usize = 2;
 /// Requests that wait for such a handler; then 503. A hundred creates at once, 2 ms each; should the engine hang, they are refused once
 /// that is noticed.
 pub const API_ENGINE_QUEUE: usize = 128;
-/// Passwords hashed at once, 19 MiB each.
-pub const LOGIN_THREADS: usize = 2;
+/// Passwords hashed at once: 19 MiB and a core each. With one, 500 streams and logins fit into 64 MiB, and it makes 30 of them a second.
+pub const LOGIN_THREADS: usize = 1;
 /// Logins that wait for that; then 503.
 pub const LOGIN_QUEUE: usize = 16;
 /// How often an event stream says that it is alive, quiet or not: 15 s at the latest by the contract; proxies in between cut at 60 s.
