@@ -331,8 +331,9 @@ fn case_3_to_10_a_smuggled_second_request_never_runs() {
 fn case_11_chunked_bodies_arrive_whole_and_trailers_do_not() {
     let served = serve(&settings());
     let mut client = Client::of(served.address);
-    let chunks = "5;ext=1\r\nhello\r\n1\r\n!\r\n0\r\nContent-Length: 99\r\n\r\n";
-    client.send(post("/echo", "Transfer-Encoding: chunked", chunks) + SECOND);
+    let trailers = "Content-Length: 99\r\nHost: b\r\nAuthorization: Bearer x\r\n";
+    let chunks = format!("5;ext=1\r\nhello\r\n1\r\n!\r\n0\r\n{trailers}\r\n");
+    client.send(post("/echo", "Transfer-Encoding: chunked", &chunks) + SECOND);
     assert_eq!(client.answer().body, b"hello!");
     assert_eq!(client.answer().body, b"hello");
     let endless = "0\r\n".to_owned() + &"a:\r\n".repeat(10_000) + "\r\n";

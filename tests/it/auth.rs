@@ -246,7 +246,7 @@ fn case_49_many_logins_at_once_leave_the_rest_of_the_api_alone() {
     let ana = client.register("ana");
     std::thread::scope(|scope| {
         let logins: Vec<_> =
-            (0..60).map(|_| scope.spawn(|| login(&client, "ana@example.com", PASSWORD).status)).collect();
+            (0..100).map(|_| scope.spawn(|| login(&client, "ana@example.com", PASSWORD).status)).collect();
         for _ in 0..50 {
             ana.get("/api/projects").ok(200);
         }

@@ -27,7 +27,7 @@ fn ends_well(server: &mut Server) {
 }
 
 #[test]
-fn case_106_sigterm_ends_an_idle_server_and_one_with_three_hundred_streams() {
+fn case_73_106_sigterm_ends_an_idle_server_and_one_with_three_hundred_streams() {
     let mut server = Server::with("[limits]\nper_address = 400\nstreams_per_user = 300\n");
     let ana = server.admin();
     let streams: Vec<Stream> = (0..300).map(|_| server.stream(&ana)).collect();
@@ -96,26 +96,43 @@ fn case_149_after_a_suspension_nothing_is_stopped_and_what_happened_meanwhile_is
     stream.until("numbers again", SOON, |e| e.is_metrics(&stays));
 }
 
-/// A control group that bounds the number of tasks, of cgroup v1 or v2. Needs root.
-struct Tasks(PathBuf);
+/// A control group of cgroup v1 or v2. Needs root.
+struct Group {
+    path: PathBuf,
+    v1: bool,
+}
 
-impl Tasks {
-    fn new() -> Tasks {
-        let v1 = PathBuf::from("/sys/fs/cgroup/pids");
-        let root = if v1.exists() { v1 } else { PathBuf::from("/sys/fs/cgroup") };
-        let group = Tasks(root.join(unique("muelle-test")));
-        fs::create_dir(&group.0).expect("root can make a control group");
-        group
+impl Group {
+    /// One in which `controller` bounds.
+    fn new(controller: &str) -> Group {
+        let root = PathBuf::from("/sys/fs/cgroup");
+        let v1 = root.join(controller).exists();
+        let path = if v1 { root.join(controller) } else { root }.join(unique("muelle-test"));
+        fs::create_dir(&path).expect("root can make a control group");
+        Group { path, v1 }
     }
 
     fn set(&self, what: &str, value: &str) {
-        fs::write(self.0.join(what), value).unwrap();
+        fs::write(self.path.join(what), value).unwrap();
+    }
+
+    /// Moves the server's process in.
+    fn take(&self, server: &Server) {
+        self.set("cgroup.procs", &server.pid().to_string());
+    }
+
+    /// Moves it out, so that the group can be removed whenever the process ends.
+    fn release(&self, server: &Server) {
+        fs::write(self.path.parent().unwrap().join("cgroup.procs"), server.pid().to_string()).unwrap();
     }
 }
 
-impl Drop for Tasks {
+impl Drop for Group {
     fn drop(&mut self) {
-        tidy(|| fs::remove_dir(&self.0).unwrap());
+        tidy(|| {
+            // A process that ended is still on its way out for a moment.
+            eventually("its group is empty", SOON, || fs::remove_dir(&self.path));
+        });
     }
 }
 
@@ -132,12 +149,12 @@ fn ask(server: &Server, path: &str) -> (TcpStream, u16) {
 
 #[test]
 fn own_host_case_110_without_threads_the_rest_is_503_until_there_are_some_again() {
-    let tasks = Tasks::new();
+    let tasks = Group::new("pids");
     let mut server = Server::prepare("");
     server.run();
     let ana = server.client().register("ana");
     server.await_engine();
-    tasks.set("cgroup.procs", &server.pid().to_string());
+    tasks.take(&server);
     tasks.set("pids.max", &(server.footprint().0 + 8).to_string());
     let (mut sockets, statuses): (Vec<TcpStream>, Vec<u16>) =
         (0..40).map(|_| ask(&server, "/healthz")).unzip();
@@ -154,8 +171,78 @@ fn own_host_case_110_without_threads_the_rest_is_503_until_there_are_some_again(
     });
     ana.get("/api/projects").ok(200);
     tasks.set("pids.max", "max");
-    // Out of the group, so that it can be removed whenever the server ends.
-    fs::write(tasks.0.parent().unwrap().join("cgroup.procs"), server.pid().to_string()).unwrap();
+    tasks.release(&server);
+}
+
+#[test]
+fn own_host_case_111_five_hundred_streams_and_ten_logins_fit_into_64_mib_or_are_refused() {
+    let memory = Group::new("memory");
+    memory.set(if memory.v1 { "memory.limit_in_bytes" } else { "memory.max" }, "67108864");
+    let mut server = Server::prepare("[limits]\nper_address = 600\nstreams_per_user = 500\n");
+    server.wrapper = ["sh", "-c", "echo $$ > \"$CGROUP\"; exec \"$0\" \"$@\""].map(str::to_owned).to_vec();
+    server.wrapper[2] =
+        server.wrapper[2].replace("$CGROUP", &memory.path.join("cgroup.procs").display().to_string());
+    server.run();
+    let ana = server.client().register("ana");
+    server.await_engine();
+    let path = format!("/api/containers/events?token={}", ana.token.as_deref().unwrap());
+    let login = json!({"email": "ana@example.com", "password": crate::harness::client::PASSWORD});
+    std::thread::scope(|scope| {
+        let logins: Vec<_> =
+            (0..10).map(|_| scope.spawn(|| server.client().post("/api/auth/login", &login).status)).collect();
+        let (sockets, statuses): (Vec<TcpStream>, Vec<u16>) = (0..500).map(|_| ask(&server, &path)).unzip();
+        assert!(statuses.iter().all(|status| matches!(status, 200 | 503)), "{statuses:?}");
+        assert!(statuses.iter().filter(|status| **status == 200).count() > 250, "{statuses:?}");
+        for login in logins {
+            let status = login.join().unwrap();
+            assert!(matches!(status, 200 | 503), "{status}");
+        }
+        ana.get("/api/projects").ok(200);
+        drop(sockets);
+    });
+    ends_well(&mut server);
+}
+
+#[test]
+fn case_20_a_thousand_slow_heads_are_cut_off_in_time_and_cost_nobody_else() {
+    let mut server = Server::prepare("[limits]\nper_address = 1020\n");
+    server.run();
+    let address = server.base.strip_prefix("http://").unwrap();
+    let opened = Instant::now();
+    let mut slow: Vec<TcpStream> = (0..1000)
+        .map(|_| {
+            let mut socket = TcpStream::connect(address).unwrap();
+            socket.write_all(b"GET / HTTP/1.1\r\nX: a").unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            socket
+        })
+        .collect();
+    let mut took = Vec::new();
+    let mut next_byte = opened + Duration::from_secs(5);
+    let client = server.client();
+    while opened.elapsed() < Duration::from_secs(9) {
+        let began = Instant::now();
+        client.get("/healthz").ok(200);
+        took.push(began.elapsed());
+        if Instant::now() >= next_byte {
+            next_byte += Duration::from_secs(5);
+            for socket in &mut slow {
+                socket.write_all(b"a").unwrap();
+            }
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    took.sort_unstable();
+    let p99 = took[took.len() * 99 / 100];
+    assert!(p99 < Duration::from_millis(200), "{p99:?}");
+    eventually("each is cut off", Duration::from_secs(8), || {
+        slow.retain_mut(|socket| {
+            let mut answer = [0; 64];
+            let n = socket.read(&mut answer).unwrap_or_default();
+            n == 0 || !answer.starts_with(b"HTTP/1.1 408 ")
+        });
+        if slow.is_empty() { Ok(()) } else { Err(slow.len()) }
+    });
 }
 
 /// The longest of `count` requests.
