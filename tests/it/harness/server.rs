@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -72,7 +72,7 @@ impl Server {
             .expect("muelle starts");
         let stderr = child.stderr.take().expect("its standard error");
         self.assert_log_keeps_secrets();
-        self.log.lock().expect("the log").clear();
+        self.hold_log().clear();
         let (log, deaf) = (Arc::clone(&self.log), Arc::clone(&self.deaf));
         #[expect(
             clippy::disallowed_methods,
@@ -80,7 +80,7 @@ impl Server {
         )]
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                let mut log = log.lock().expect("the log");
+                let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
                 log.push_str(&line);
                 log.push('\n');
                 if deaf.load(Ordering::Acquire) {
@@ -158,7 +158,7 @@ impl Server {
 
     /// Everything it has logged since its last start.
     pub fn log(&self) -> String {
-        self.log.lock().expect("the log").clone()
+        self.hold_log().clone()
     }
 
     /// Threads and descriptors in use.
@@ -180,7 +180,7 @@ impl Server {
 
     /// While this is held nobody reads its log, and the pipe fills up.
     pub fn hold_log(&self) -> MutexGuard<'_, String> {
-        self.log.lock().expect("the log")
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the reading end of its log, once it has written another line.
