@@ -1,0 +1,715 @@
+"""Measures what muelle costs and prints one table; script/bench builds what this starts. Standard library only."""
+
+import argparse
+import collections
+import contextlib
+import http.client
+import io
+import json
+import math
+import os
+import pathlib
+import platform
+import re
+import select
+import shutil
+import signal
+import socket
+import sqlite3
+import statistics
+import struct
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+import urllib.parse
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROUNDS = 3
+# One tick of muelle's metrics; the peer is given a burst of as many events in the same rhythm.
+TICK_MS = 4000
+CONFIG = """
+data_dir = "{dir}/data"
+[api]
+listen = "127.0.0.1:0"
+[docker]
+socket = "{socket}"
+[metrics]
+interval = "{tick}ms"
+source = "cgroup"
+[limits]
+connections = 4096
+per_address = 4096
+streams = 2048
+streams_per_user = 2048
+"""
+IMAGE = f"muelle-bench-{os.getpid()}:1"
+# A web server of a few hundred kilobytes that is ready at once.
+SERVE = "busybox mkdir -p /www; busybox printf hello >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
+
+
+def say(*words):
+    print("bench:", *words, file=sys.stderr, flush=True)
+
+
+def wait_for(what, seconds, condition):
+    """Waits until the condition holds and gives what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (got := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds} s")
+        time.sleep(0.05)
+    return got
+
+
+def quantile(values, q):
+    return sorted(values)[math.ceil(len(values) * q) - 1]
+
+
+# ---- what the kernel knows of a process ----
+
+
+def cpu_ns(pid):
+    """CPU time of a process with its ended threads, from the kernel's clock of that process."""
+    return time.clock_gettime_ns(~pid << 3 | 2)
+
+
+def rss_kb(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def wakes(pid):
+    """Voluntary context switches of the threads that are alive."""
+    threads = pathlib.Path(f"/proc/{pid}/task").glob("*/status")
+    return sum(int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", t.read_text(), re.M)[1]) for t in threads)
+
+
+def processes(name):
+    found = []
+    for comm in pathlib.Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if comm.read_text().strip() == name:
+                found.append(int(comm.parent.name))
+    return found
+
+
+# ---- the engine ----
+
+
+class Unix(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("engine", timeout=60)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Engine:
+    def __init__(self, path):
+        self.path = path
+
+    def call(self, method, path, body=None, content_type="application/json", raw=False):
+        connection = Unix(self.path)
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        connection.request(method, path, data, {"Content-Type": content_type})
+        answer = connection.getresponse()
+        text = answer.read()
+        connection.close()
+        if answer.status >= 400:
+            raise RuntimeError(f"engine: {method} {path}: {answer.status} {text[:200]}")
+        return text if raw or not text else json.loads(text)
+
+    def listed(self, kind, **filters):
+        query = urllib.parse.urlencode({"all": 1, "filters": json.dumps(filters)})
+        return self.call("GET", f"/{kind}?{query}") or []
+
+    def make_image(self, name):
+        """FROM scratch, busybox alone, as the tests make theirs."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add("/bin/busybox", "bin/busybox")
+        changes = [f"CMD {json.dumps(['/bin/busybox', 'sh', '-c', SERVE])}", "ENV PATH=/bin", "EXPOSE 8080"]
+        query = urllib.parse.urlencode(
+            {"fromSrc": "-", "repo": name.split(":")[0], "tag": "1", "changes": changes}, doseq=True)
+        self.call("POST", f"/images/create?{query}", archive.getvalue(), "application/x-tar", raw=True)
+
+    def pids(self):
+        """dockerd and containerd. Whoever listens on the socket is dockerd, unless systemd opened it."""
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(self.path)
+            size = struct.calcsize("3i")
+            pid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]
+        daemons = processes("dockerd")
+        daemon = pid if pid in daemons else daemons[0]
+        children = pathlib.Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+        containerd = processes("containerd")
+        own = [p for p in containerd if str(p) in children]
+        return [daemon, *(own or containerd)[:1]]
+
+    def cpu_ns(self):
+        return sum(cpu_ns(pid) for pid in self.pids())
+
+    def stamps(self, since_ns, projects, actions):
+        """When the engine says that these happened to the projects' containers."""
+        found = {action: [] for action in actions}
+        span = {"since": f"{since_ns / 1e9:.9f}", "until": f"{time.time():.9f}"}
+        query = urllib.parse.urlencode({**span, "filters": json.dumps({"event": list(actions)})})
+        for line in self.call("GET", f"/events?{query}", raw=True).splitlines():
+            event = json.loads(line)
+            project = event["Actor"]["Attributes"].get("muelle.project")
+            if project in projects:
+                found[event["Action"]].append((project, event["timeNano"]))
+        return found
+
+    def remove(self, image):
+        """Everything that was made of the image, the network of those containers, and the image."""
+        instances = set()
+        for container in self.listed("containers/json", ancestor=[image]):
+            instances.add(container["Labels"].get("muelle.instance"))
+            self.call("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+        for instance in instances - {None}:
+            for network in self.listed("networks", label=[f"muelle.instance={instance}"]):
+                self.call("DELETE", f"/networks/{network['Id']}")
+        self.call("DELETE", f"/images/{image}?force=1")
+
+
+# ---- the servers ----
+
+
+class Server:
+    """A process that listens on a port of this machine."""
+
+    def __init__(self, command, log, env=None):
+        self.log = log
+        with open(log, "ab") as out:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})})
+        self.pid = self.process.pid
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+class Muelle(Server):
+    def __init__(self, home, env=None):
+        log = home.dir / "muelle.log"
+        log.unlink(missing_ok=True)
+        super().__init__([home.args.muelle, "serve", "--config", home.dir / "config.toml"], log, env)
+        line = wait_for(f"muelle listens, see {log}", 20, lambda: re.search(r"listening on http://(\S+)", log.read_text()))
+        self.host, port = line[1].split(":")
+        self.port = int(port)
+        self.token = home.token
+        wait_for("the engine is up", 20, lambda: self.api("GET", "/api/health")["status"] == "ok")
+
+    def api(self, method, path, body=None):
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        answer = connection.getresponse()
+        data = json.loads(answer.read())
+        connection.close()
+        if answer.status >= 400:
+            raise RuntimeError(f"{method} {path}: {answer.status} {data}")
+        return data
+
+    def projects(self):
+        return self.api("GET", "/api/projects")["projects"]
+
+    def url(self, path):
+        return f"http://{self.host}:{self.port}{path}"
+
+    def events(self):
+        return f"/api/containers/events?token={self.token}"
+
+
+class Peer(Server):
+    """The axum server, with a table of 200 projects."""
+
+    def __init__(self, home):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        database = home.dir / "peer.db"
+        if not database.exists():
+            with contextlib.closing(sqlite3.connect(database)) as db, db:
+                db.execute("CREATE TABLE project (id INTEGER PRIMARY KEY, name, domain, image, status, port, created_at,"
+                           " updated_at, cpu, memory)")
+                now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+                rows = [(i, f"Project {i}", f"project-{i}.ana.localhost", home.image, "running", 8080, now, now, 1.5, 7 << 20)
+                        for i in range(1, 201)]
+                db.executemany("INSERT INTO project VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+        super().__init__([home.args.peer, str(self.port), database], home.dir / "peer.log")
+        wait_for("the peer listens", 10, self.listens)
+
+    def listens(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+
+class Viewers:
+    """Event streams that are read, each read with its time, until they are left."""
+
+    def __init__(self, muelle, count):
+        self.reads = []
+        self.sockets = []
+        request = f"GET {muelle.events()} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode()
+        for _ in range(count):
+            stream = socket.create_connection((muelle.host, muelle.port))
+            stream.sendall(request)
+            self.sockets.append(stream)
+        self.ended = False
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+        wait_for("every stream has its greeting", 20, lambda: len({fd for fd, _, _ in self.reads}) == count)
+
+    def read(self):
+        poll = select.epoll()
+        by_fd = {stream.fileno(): stream for stream in self.sockets}
+        for fd in by_fd:
+            poll.register(fd, select.EPOLLIN)
+        while not self.ended:
+            for fd, _ in poll.poll(0.2):
+                data = by_fd[fd].recv(1 << 18)
+                self.reads.append((fd, time.time_ns(), data))
+                if not data:
+                    poll.unregister(fd)
+        poll.close()
+
+    def told(self):
+        """When each stream brought a status event of each project: {project: {stream: [ns]}}."""
+        found = collections.defaultdict(lambda: collections.defaultdict(list))
+        for fd, at, data in self.reads:
+            for event in re.findall(rb"event: container_status_changed\ndata: (.*)\n", data):
+                found[json.loads(event)["projectId"]][fd].append(at)
+        return found
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.ended = True
+        self.thread.join()
+        for stream in self.sockets:
+            stream.close()
+
+
+# ---- the figures ----
+
+
+class Figure:
+    """One figure: muelle's values of all rounds, the peer's, and what is to be reached by which of them."""
+
+    def __init__(self, name, unit, limit, at_least=False, ratio=False, peer="", digits=1):
+        self.name, self.unit, self.limit, self.at_least, self.ratio, self.peer = name, unit, limit, at_least, ratio, peer
+        self.digits = digits
+        self.ours, self.theirs = [], []
+
+    def add(self, ours, theirs=None):
+        self.ours.append(ours)
+        if theirs is not None:
+            self.theirs.append(theirs)
+        say(f"  {self.name}: {ours:.4g} {self.unit}" + (f", {self.peer} {theirs:.4g}" if theirs is not None else ""))
+
+    def ratios(self):
+        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs)]
+
+    def row(self):
+        def spread(values, digits):
+            if not values:
+                return ""
+            middle, low, high = statistics.median(values), min(values), max(values)
+            text = f"{middle:,.{digits}f}"
+            return text if low == high else f"{text} ({low:,.{digits}f}–{high:,.{digits}f})"
+
+        judged = self.ratios() if self.ratio else self.ours
+        middle = statistics.median(judged)
+        reached = middle >= self.limit if self.at_least else middle <= self.limit
+        peer = f"{self.peer} {spread(self.theirs, self.digits)}" if self.theirs else ""
+        sign, times = "≥" if self.at_least else "≤", " ×" if self.ratio else f" {self.unit}"
+        return (f"| {self.name} | {spread(self.ours, self.digits)} {self.unit} | {peer} | {spread(self.ratios(), 2)} "
+                f"| {sign} {self.limit:g}{times} | {'yes' if reached else '**no**'} |")
+
+
+class Home:
+    """A data folder, an image and the projects made of it, which every row's muelle serves."""
+
+    def __init__(self, args, folder):
+        self.args, self.dir, self.engine = args, folder, Engine(args.socket)
+        self.image, self.token, self.children = IMAGE, None, []
+        self.seconds = (lambda full, quick: quick) if args.quick else (lambda full, quick: full)
+        (folder / "config.toml").write_text(CONFIG.format(dir=folder, socket=args.socket, tick=TICK_MS))
+        self.engine.make_image(self.image)
+        with Muelle(self) as muelle:
+            account = {"email": "bench@example.com", "password": os.urandom(12).hex(), "name": "Bench"}
+            self.token = muelle.api("POST", "/api/auth/register", account)["token"]
+
+    def ensure(self, running, adopted=0):
+        """As many running projects, and adopted ones of containers that were never started."""
+        with Muelle(self) as muelle:
+            have = muelle.projects()
+            for n in range(sum(p["source"] == "image" for p in have), running):
+                body = {"name": f"Project {n}", "image": self.image, "port": 8080}
+                muelle.api("POST", "/api/projects", body)
+            for n in range(sum(p["source"] != "image" for p in have), adopted):
+                name = f"muelle-bench-{os.getpid()}-{n}"
+                self.engine.call("POST", f"/containers/create?name={name}", {"Image": self.image})
+                muelle.api("POST", "/api/projects", {"name": f"Adopted {n}", "container": name})
+            self.await_running(muelle, running)
+
+    def await_running(self, muelle, count):
+        wait_for(f"{count} projects run", 30 + 5 * count,
+                 lambda: sum(p["status"] == "running" for p in muelle.projects()) == count)
+
+    @contextlib.contextmanager
+    def muelle(self, running, env=None):
+        """A fresh process on the same data, once all its projects run."""
+        with Muelle(self, env) as muelle:
+            self.await_running(muelle, running)
+            yield muelle
+
+    def loadgen(self, *words):
+        command = [self.args.loadgen, *(str(word) for word in words)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.children.append(process)
+        return process
+
+
+def output(*command):
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def result(process):
+    out, err = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{process.args}: {err}")
+    return json.loads(out)
+
+
+# ---- the rows ----
+
+
+def binary(home):
+    size = Figure("release binary", "MB", 8, digits=2)
+    size.add(os.path.getsize(home.args.muelle) / 1e6)
+    tree = ["cargo", "tree", "--locked", "-e", "normal,build", "--prefix", "none", "-f", "{p}"]
+    crates = {line.split()[0] for line in output(*tree).splitlines() if line}
+    # What compiles C does it with one of these.
+    builders = crates & {"cc", "cmake", "bindgen", "autotools"}
+    users = {line.split()[0] for builder in builders
+             for line in output(*tree, "-i", builder, "--depth", "1").splitlines() if line} - builders
+    users |= {crate for crate in crates if "openssl" in crate}
+    c = Figure(f"crates in it that compile C or bring OpenSSL: {', '.join(sorted(users))}", "", 1, digits=0)
+    c.add(len(users))
+    return [size, c]
+
+
+def memory(home):
+    figure = Figure("resident memory, idle, 20 running projects and 5 streams, after 10 min", "MB", 12)
+    for _ in range(home.args.rounds):
+        with home.muelle(20) as muelle, Viewers(muelle, 5):
+            time.sleep(home.seconds(600, 20))
+            figure.add(rss_kb(muelle.pid) * 1024 / 1e6)
+    return [figure]
+
+
+def unwatched(home):
+    cpu = Figure("CPU with no viewer, 20 projects", "ms/min", 20)
+    woken = Figure("wake-ups with no viewer, 20 projects", "/s", 2, digits=2)
+    window = home.seconds(120, 30)
+    for _ in range(home.args.rounds):
+        with home.muelle(20) as muelle:
+            time.sleep(home.seconds(20, 5))
+            before = cpu_ns(muelle.pid), wakes(muelle.pid)
+            time.sleep(window)
+            cpu.add((cpu_ns(muelle.pid) - before[0]) / 1e6 * 60 / window)
+            woken.add((wakes(muelle.pid) - before[1]) / window)
+    return [cpu, woken]
+
+
+def watched(home):
+    ours = Figure("CPU of muelle, 100 running projects, 5 streams", "% of a core", 1, digits=3)
+    engine = Figure("the engine's extra CPU meanwhile", "% of a core", 0.5, peer="without muelle", digits=2)
+    window = home.seconds(60, 20)
+
+    def share(begin, end):
+        return (end - begin) / 1e7 / window
+
+    for _ in range(home.args.rounds):
+        with home.muelle(100) as muelle, Viewers(muelle, 5):
+            time.sleep(10)
+            before = cpu_ns(muelle.pid), home.engine.cpu_ns()
+            time.sleep(window)
+            ours.add(share(before[0], cpu_ns(muelle.pid)))
+            beside = share(before[1], home.engine.cpu_ns())
+        time.sleep(3)
+        before = home.engine.cpu_ns()
+        time.sleep(window)
+        alone = share(before, home.engine.cpu_ns())
+        engine.add(beside - alone, alone)
+    return [ours, engine]
+
+
+def streams(home):
+    late = Figure("1,000 streams, 100 projects' metrics in one tick: p99 behind the first client", "ms", 0.7, ratio=True, peer="axum")
+    cpu = Figure("the same: CPU per delivery", "µs", 0.6, ratio=True, peer="axum", digits=2)
+    rss = Figure("the same: resident per client", "KB", 40, peer="axum")
+    window, clients, size = home.seconds(20, 12), 1000, 140
+
+    def load(server, path, **more):
+        words = [word for key, value in more.items() for word in (f"--{key}", value)]
+        got = result(home.loadgen("sse", "--url", server.url(path), "--clients", clients, "--seconds", window,
+                                  "--event", "metrics_updated", "--pid", server.pid, *words))
+        if got["ready"] != clients or got["closed"] or got["missing"] or got["duplicates"] or got["events"] < 100:
+            raise RuntimeError(f"not every client got every event: {got}")
+        say(f"  {got['events']} events, own_cpu_share {got['own_cpu_share']}, spread p50 {got['spread_ms']['p50']}")
+        use = got["server"]
+        return (got["behind_first_ms"]["p99"], use["cpu_us_per_delivery"],
+                (max(use["peak_rss_kb"], use["end"]["rss_kb"]) - use["before"]["rss_kb"]) * 1024 / 1000 / clients,
+                got["data_bytes"] / got["delivered"])
+
+    for _ in range(home.args.rounds):
+        with home.muelle(100) as muelle:
+            time.sleep(home.seconds(10, 5))
+            ours = load(muelle, muelle.events())
+        size = round(ours[3])
+        with Peer(home) as peer:
+            publisher = home.loadgen("pub", "--url", peer.url("/pub"), "--seconds", window + 8, "--mode", "bulk", "--burst", 100,
+                                     "--burst-every-ms", TICK_MS, "--every-ms", 10**9, "--size", size)
+            theirs = load(peer, "/events", key="data")
+            result(publisher)
+        for figure, one, other in zip((late, cpu, rss), ours, theirs):
+            figure.add(one, other)
+    return [late, cpu, rss]
+
+
+def status(home):
+    figures = {action: Figure(f"the engine's stamp on `{action}` → status event at 100 clients, p99", "ms", 20)
+               for action in ("start", "die")}
+    for _ in range(home.args.rounds):
+        with home.muelle(20) as muelle, Viewers(muelle, 100) as viewers:
+            victims = [p["id"] for p in muelle.projects()][: home.seconds(20, 5)]
+            since = time.time_ns()
+            for victim in victims:
+                container = home.engine.listed("containers/json", label=[f"muelle.project={victim}"])[0]["Id"]
+                for action, then in (("stop?t=5", "stopped"), ("start", "running")):
+                    home.engine.call("POST", f"/containers/{container}/{action}")
+                    wait_for(f"{victim} is {then}", 20, lambda: any(
+                        p["status"] == then for p in muelle.projects() if p["id"] == victim))
+            time.sleep(1)
+            stamps = home.engine.stamps(since, victims, figures)
+            told = viewers.told()
+        for action, figure in figures.items():
+            delays = [min(at for at in times if at > stamp) - stamp for project, stamp in stamps[action]
+                      for times in told[project].values()]
+            if len(delays) != 100 * len(victims):
+                raise RuntimeError(f"{action}: {len(delays)} deliveries of {100 * len(victims)}")
+            say(f"  p50 {quantile(delays, 0.5) / 1e6:.2f} ms, max {max(delays) / 1e6:.2f} ms")
+            figure.add(quantile(delays, 0.99) / 1e6)
+    return list(figures.values())
+
+
+class Honest(threading.Thread):
+    """A client that asks for the projects on a new connection a hundred times a second."""
+
+    def __init__(self, muelle):
+        super().__init__(daemon=True)
+        self.muelle, self.took, self.failed, self.ended = muelle, [], 0, False
+
+    def run(self):
+        request = (f"GET /api/projects HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {self.muelle.token}\r\n"
+                   "Connection: close\r\n\r\n").encode()
+        while not self.ended:
+            begun = time.perf_counter()
+            try:
+                with socket.create_connection((self.muelle.host, self.muelle.port), 5) as one:
+                    one.sendall(request)
+                    answer = one.recv(12)
+                    while one.recv(1 << 16):
+                        pass
+                self.failed += answer != b"HTTP/1.1 200"
+            except OSError:
+                self.failed += 1
+            took = time.perf_counter() - begun
+            self.took.append(took * 1e3)
+            time.sleep(max(0, 0.01 - took))
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended = True
+        self.join()
+
+
+def slow(home):
+    figures = []
+    gone = {mode: Figure(f"1,000 clients, {words}: time until all are gone", "s", 10, digits=2)
+            for mode, words in (("half-header", "half a head"), ("one-byte-per-second", "a byte a second"))}
+    late = {mode: Figure("an honest client's p99 meanwhile", "ms", 1.5, ratio=True, peer="without them", digits=2) for mode in gone}
+    for mode in gone:
+        figures += [gone[mode], late[mode]]
+    for _ in range(home.args.rounds):
+        for mode in gone:
+            with home.muelle(20) as muelle:
+                with Honest(muelle) as alone:
+                    time.sleep(14)
+                with Honest(muelle) as beside:
+                    got = result(home.loadgen("slow", "--url", muelle.url("/api/projects"), "--clients", 1000, "--mode", mode,
+                                              "--seconds", 14))
+            if got["connected"] != 1000 or got["kept_until_end"] or alone.failed or beside.failed:
+                raise RuntimeError(f"failed {alone.failed}, {beside.failed}: {got}")
+            say(f"  {got['answers']}, p50 {quantile(alone.took, 0.5):.2f} and {quantile(beside.took, 0.5):.2f} ms")
+            gone[mode].add(got["kept_ms"]["max"] / 1e3)
+            late[mode].add(quantile(beside.took, 0.99), quantile(alone.took, 0.99))
+    return figures
+
+
+def keep_alive(home):
+    figure = Figure("20 simultaneous keep-alive connections, 200 rounds: answered each time", "of 20", 20, at_least=True, digits=0)
+    for _ in range(home.args.rounds):
+        with home.muelle(20) as muelle:
+            request = f"GET /api/projects HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {muelle.token}\r\n\r\n".encode()
+            sockets = [socket.create_connection((muelle.host, muelle.port), 5) for _ in range(20)]
+            fewest = 20
+            for _ in range(200):
+                for one in sockets:
+                    one.sendall(request)
+                answered = 0
+                for one in sockets:
+                    with contextlib.suppress(OSError, http.client.HTTPException):
+                        answer = http.client.HTTPResponse(one)
+                        answer.begin()
+                        answered += answer.status == 200 and b'"projects"' in answer.read()
+                fewest = min(fewest, answered)
+            for one in sockets:
+                one.close()
+            figure.add(fewest)
+    return [figure]
+
+
+def projects(home):
+    figure = Figure("GET /api/projects, 200 projects, 32 keep-alive connections, token checked", "/s", 3, True, True, "axum + rusqlite",
+                    digits=0)
+
+    def load(url, *words):
+        out = output("wrk", "-t2", "-c32", f"-d{home.seconds(10, 5)}s", *words, url)
+        if "Non-2xx" in out or "Socket errors" in out:
+            raise RuntimeError(out)
+        return float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
+
+    for _ in range(home.args.rounds):
+        with home.muelle(100) as muelle:
+            if len(muelle.projects()) != 200:
+                raise RuntimeError("not 200 projects")
+            ours = load(muelle.url("/api/projects"), "-H", f"Authorization: Bearer {muelle.token}")
+        with Peer(home) as peer:
+            theirs = load(peer.url("/db/200"))
+        figure.add(ours, theirs)
+    return [figure]
+
+
+def cycle(home):
+    figure = Figure("one metrics cycle, 100 containers, without the list call", "ms", 10, digits=2)
+    for _ in range(home.args.rounds):
+        with home.muelle(100, {"RUST_LOG": "info,muelle::runtime::poller=debug"}) as muelle, Viewers(muelle, 1):
+            time.sleep(home.seconds(40, 16))
+            took = re.findall(r"measured 100 containers in (\d+) µs", muelle.log.read_text())
+            figure.add(statistics.median(map(int, took)) / 1e3)
+    return [figure]
+
+
+# In the order of the projects that they need: they are made once and stay.
+ROWS = [
+    ("binary", 0, 0, binary),
+    ("memory", 20, 0, memory),
+    ("unwatched", 20, 0, unwatched),
+    ("status", 20, 0, status),
+    ("slow", 20, 0, slow),
+    ("keep-alive", 20, 0, keep_alive),
+    ("watched", 100, 0, watched),
+    ("cycle", 100, 0, cycle),
+    ("streams", 100, 0, streams),
+    ("projects", 100, 100, projects),
+]
+
+
+def machine(home):
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    engine = home.engine.call("GET", "/version")["Version"]
+    rounds = f"medians of {home.args.rounds} rounds" + (", **`--quick`: shortened windows**" if home.args.quick else "")
+    return (f"{time.strftime('%d %B %Y, %H:%M', time.gmtime())} UTC; {model[1] if model else platform.machine()}, "
+            f"{os.cpu_count()} cores, Linux {platform.release()}, Docker {engine}; "
+            f"commit {output('git', 'describe', '--always', '--dirty').strip()}; {rounds}")
+
+
+def arguments():
+    names = ", ".join(row[0] for row in ROWS)
+    parser = argparse.ArgumentParser("script/bench", description="Measures what muelle costs; prints one table (Markdown).")
+    for name in ("muelle", "peer", "loadgen", "socket"):
+        parser.add_argument(f"--{name}", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="shorter windows, to try it; the table says so")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default {ROUNDS}")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only those whose name contains it, of {names}")
+    args = parser.parse_args()
+    args.chosen = [row for row in ROWS if not args.rows or any(word in row[0] for word in args.rows)]
+    if not args.chosen:
+        parser.error("no row has such a name")
+    return args
+
+
+def measure(home):
+    """Prints the table as it grows; gives the names of the rows that could not be measured."""
+    failed = []
+    print(machine(home), "\n\n| figure | muelle | peer | ratio | target | reached |\n|---|---|---|---|---|---|", sep="", flush=True)
+    for name, running, adopted, row in home.args.chosen:
+        say(name)
+        try:
+            home.ensure(running, adopted)
+            for figure in row(home):
+                print(figure.row(), flush=True)
+        except Exception as error:  # The other rows are worth having.
+            failed.append(name)
+            say(f"{name} could not be measured: {error!r}")
+    return failed
+
+
+def main():
+    args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder, home = pathlib.Path(tempfile.mkdtemp(prefix="muelle-bench.")), None
+    try:
+        home = Home(args, folder)
+        failed = measure(home)
+    finally:
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_IGN)
+        for child in home.children if home else []:
+            child.kill()
+        Engine(args.socket).remove(IMAGE)
+        shutil.rmtree(folder)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
