@@ -158,7 +158,6 @@ const LATER: &[(&str, &[u32])] = &[
         ],
     ),
     ("sleep", &[145, 146, 147]),
-    ("watchdog", &[113]),
 ];
 
 /// The last case of the list of faults.
