@@ -57,7 +57,8 @@ fn case_107_an_acknowledged_start_or_stop_is_done_after_kill_9() {
                 if up == wanted(n) { Ok(()) } else { Err((round, up)) }
             });
             let containers = engine::labelled(&format!("muelle.project={id}"));
-            assert_eq!(containers.len(), 1, "round {round}: {containers:?}");
+            // One that was to be stopped before it was ever made has none.
+            assert!(containers.len() <= 1, "round {round}: {containers:?}");
         }
     }
 }

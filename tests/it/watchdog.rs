@@ -220,7 +220,8 @@ fn case_113_neither_taken_connections_nor_a_dead_engine_end_the_feeding() {
     let mut refused = 0;
     // Longer than a stuck thread has; new ones come as soon as an idle one is hung up on.
     while began.elapsed() < WATCHDOG * 6 {
-        assert!(heard.next(WATCHDOG).is_some(), "it is not fed: {}", server.log());
+        // A feeding that ends is silent for ever; one on a machine that is busy otherwise may be late.
+        assert!(heard.next(WATCHDOG * 3).is_some(), "it is not fed: {}", server.log());
         while strangers.len() < 16 {
             strangers.push(TcpStream::connect(&address).unwrap());
         }
