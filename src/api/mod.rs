@@ -178,11 +178,13 @@ impl Api {
 
     /// Whether a container calls. Listening on all addresses is meant for the machines around, not for what runs here: an app that was
     /// taken over must not try passwords on what rules its engine.
-    fn is_container(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
+    fn is_container(&self, peer: SocketAddr) -> bool {
+        // Every interface has link-local addresses, whatever the engine says of its networks.
+        let by_link = matches!(peer, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && host::is_bridge(v6.scope_id()));
+        let peer = peer.ip().to_canonical();
         let engine = &self.runtime.snapshot().engine;
         !self.trusted_peers.contains(&peer)
-            && engine.bridges.iter().any(|subnet| subnet.contains(peer))
+            && (by_link || engine.bridges.iter().any(|subnet| subnet.contains(peer)))
             // The host itself, calling itself by its address on a bridge.
             && !host::is_local_address(peer)
     }
@@ -236,7 +238,10 @@ impl Door {
         found: &mut Option<&'static Route>,
     ) -> Answer {
         let head = request.head();
-        if self.api.is_container(request.peer().ip()) {
+        let may_read = || {
+            head.path() == "/metrics" && self.api.metrics_allow.contains(&request.peer().ip().to_canonical())
+        };
+        if self.api.is_container(request.peer()) && !may_read() {
             let sentence = "Containers may not call this interface; a proxy in one belongs in trusted_peers";
             return Err(Failure::new(403, "ContainerRefused", sentence));
         }

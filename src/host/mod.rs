@@ -59,12 +59,30 @@ fn count_cpus(text: &str) -> Option<u32> {
         .sum()
 }
 
-/// Whether an interface of this host has the address. Opens a UDP socket for a moment; sends nothing.
+/// Whether an interface of this host has the address. Asks the kernel's routes with a UDP socket; sends nothing. (To bind the address would
+/// not do: with `net.ipv4.ip_nonlocal_bind` any can be bound.)
 #[must_use]
 pub fn is_local_address(address: IpAddr) -> bool {
-    // The kernel lets a UDP socket have these, but no interface does.
-    let nobodys = address.is_unspecified() || address.is_multicast() || address == IpAddr::from([255; 4]);
-    !nobodys && UdpSocket::bind((address, 0)).is_ok()
+    if address.is_loopback() || address.is_unspecified() || address.is_multicast() {
+        return address.is_loopback();
+    }
+    let any: IpAddr = if address.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let source = UdpSocket::bind((any, 0)).and_then(|socket| {
+        // The port does not matter: 9 is discard.
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == address)
+}
+
+/// Whether the interface of this index is a bridge: where containers are connected.
+#[must_use]
+pub fn is_bridge(index: u32) -> bool {
+    let Ok(interfaces) = std::fs::read_dir("/sys/class/net") else { return false };
+    interfaces.flatten().any(|interface| {
+        let read = std::fs::read_to_string(interface.path().join("ifindex"));
+        read.is_ok_and(|text| text.trim().parse() == Ok(index)) && interface.path().join("bridge").exists()
+    })
 }
 
 #[cfg(test)]
@@ -86,6 +104,7 @@ mod tests {
     fn an_address_is_local_if_an_interface_has_it() {
         for (address, local) in [
             ("127.0.0.1", true),
+            ("127.8.9.10", true),
             ("::1", true),
             ("192.0.2.1", false),
             ("2001:db8::1", false),
@@ -94,6 +113,22 @@ mod tests {
             ("224.0.0.1", false),
         ] {
             assert_eq!(is_local_address(address.parse().unwrap()), local, "{address}");
+        }
+        // The one that this host reaches others from, where it can.
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        if socket.connect("192.0.2.1:9").is_ok() {
+            let own = socket.local_addr().unwrap().ip();
+            assert!(is_local_address(own), "{own}");
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_known_by_its_index() {
+        let lo = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
+        assert!(!is_bridge(lo.trim().parse().unwrap()) && !is_bridge(0));
+        // Docker's own, where there is one.
+        if let Ok(index) = std::fs::read_to_string("/sys/class/net/docker0/ifindex") {
+            assert!(is_bridge(index.trim().parse().unwrap()));
         }
     }
 }
