@@ -480,7 +480,10 @@ impl Life {
             self.restart &= outcome != Outcome::Done;
         }
         match outcome {
-            Outcome::Seen(Real::Up { since, .. }) if self.died.take() == Some(since) => self.look = true,
+            Outcome::Seen(Real::Up { since, .. }) if self.died == Some(since) => {
+                self.died = None;
+                self.look = true;
+            }
             Outcome::Seen(real) => self.seen(real, now, effects),
             Outcome::Done => {
                 self.look = true;
@@ -545,13 +548,15 @@ impl Life {
         self.look = true;
         let Real::Up { since, .. } = self.real else { return };
         if self.killed && !self.reconcile && self.goal == Goal::Rest {
-            self.died = Some(since);
             self.seen(Real::Down { exit: Some(exit), oom: false, stale: false }, now, effects);
+            self.died = Some(since);
         }
     }
 
     fn seen(&mut self, real: Real, now: Instant, effects: &mut Vec<Effect>) {
-        let was_up = self.run.is_some();
+        // What was believed is judged again by what is seen.
+        let believed = self.died.take().is_some() && self.goal == Goal::Rest;
+        let was_up = self.run.is_some() || believed;
         if let Real::Up { since, .. } = real {
             if self.run.is_none_or(|(known, _)| known != since) {
                 self.run = Some((since, now));

@@ -534,6 +534,19 @@ fn the_end_of_a_run_that_somebody_asked_for_is_told_before_the_engine_can_be_ask
 }
 
 #[test]
+fn an_end_that_was_believed_is_judged_again_by_the_look_behind_it() {
+    let mut world = World::running(Kind::Adopted);
+    // It survived the signal, and ended for want of memory.
+    world.input(Input::Killed);
+    world.input(Input::Died(137));
+    assert_eq!(world.life.status(), Status::Stopped);
+    world.container = Real::Down { exit: Some(137), oom: true, stale: false };
+    world.settle();
+    assert_eq!(world.life.status(), Status::Error);
+    assert!(world.life.reason().is_some_and(|reason| reason.starts_with("Out of memory")));
+}
+
+#[test]
 fn an_end_that_nobody_asked_for_is_judged_by_a_look() {
     let mut world = World::running(Kind::Adopted);
     world.input(Input::Died(137));
