@@ -306,8 +306,9 @@ pub const LOG_BATCH_BYTES: usize = 64 * 1024;
 pub const LOG_STREAM_QUEUE: usize = 2;
 /// The pace of a log stream, in bytes a second: more than anybody reads, and an app that only writes does not keep a core busy here.
 pub const LOG_PACE_BYTES: u64 = 1024 * 1024;
-/// When a log is opened again that ended while its container goes on: longer than it takes to hear of a container's end.
-pub const LOG_AGAIN_AFTER: Duration = Duration::from_secs(3);
+/// First and longest pause before a log is opened again that ended while its container goes on, or could not be read. The first is
+/// longer than it takes to hear of a container's end.
+pub const LOG_AGAIN_AFTER: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 /// Least memory that a container starts with, in MiB.
 pub const PROJECT_MEMORY_MB_MIN: u32 = 16;
 /// Least share of a CPU that a container starts with.

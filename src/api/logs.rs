@@ -48,7 +48,13 @@ impl LineOut<'_> {
 /// `GET /containers/:id/logs?tail=200`: the last lines; none where there is no container yet.
 pub(super) fn tail(api: &Api, call: &Call) -> Answer {
     let view = own(api, call)?;
-    let lines = match api.docker.logs(&view.project.container_name(), lines_wanted(call)?) {
+    // Whoever waited for this place did not wait for an engine that has gone meanwhile.
+    if !api.runtime.snapshot().engine.up {
+        return Err(Failure::docker_unavailable());
+    }
+    // Two calls, and one answer within two seconds.
+    let docker = api.docker.within(limits::API_ENGINE_MAX / 2);
+    let lines = match docker.logs(&view.project.container_name(), lines_wanted(call)?) {
         Err(docker::Error::NotFound(_)) => Vec::new(),
         read => read?,
     };
@@ -67,6 +73,8 @@ pub(super) fn stream(api: &Api, call: &Call) -> Answer {
         seen: call.last_event_id.as_deref().and_then(parse_id),
         reading: None,
         last: None,
+        pause: limits::LOG_AGAIN_AFTER.0,
+        ended: None,
     };
     listen(api, call, |listener| {
         feed::open(api.runtime.clone(), listener, "log stream", |runtime, subscription, writer| {
@@ -83,17 +91,22 @@ fn lines_wanted(call: &Call) -> Result<u32, Failure> {
     })
 }
 
-/// The id of a line: when it was written, in seconds and nanoseconds since 1970.
-fn id(at: SystemTime) -> String {
+/// The last line that a client has: when it was written, and how many lines it has of that moment. The engine gives all pieces of a long
+/// line one time.
+type Seen = (SystemTime, u32);
+
+/// The id of a line: when it was written, in seconds and nanoseconds since 1970, and which line of that moment it is.
+fn id((at, count): Seen) -> String {
     let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    format!("{}.{:09}", since.as_secs(), since.subsec_nanos())
+    format!("{}.{:09}-{count}", since.as_secs(), since.subsec_nanos())
 }
 
 /// `None` for what is no id of ours, such as one of the other stream.
-fn parse_id(id: &str) -> Option<SystemTime> {
-    let (seconds, nanos) = id.split_once('.').filter(|(_, nanos)| nanos.len() == 9)?;
+fn parse_id(id: &str) -> Option<Seen> {
+    let (time, count) = id.split_once('-')?;
+    let (seconds, nanos) = time.split_once('.').filter(|(_, nanos)| nanos.len() == 9)?;
     let since = Duration::new(seconds.parse().ok()?, nanos.parse().ok().filter(|n| *n < 1_000_000_000)?);
-    SystemTime::UNIX_EPOCH.checked_add(since)
+    Some((SystemTime::UNIX_EPOCH.checked_add(since)?, count.parse().ok()?))
 }
 
 /// A client of the stream, on its connection's thread.
@@ -102,12 +115,15 @@ struct Viewer {
     project: ProjectId,
     docker: Docker,
     lines: u32,
-    /// When the last line was written that the client has.
-    seen: Option<SystemTime>,
+    seen: Option<Seen>,
     /// The log that is open.
     reading: Option<Reading>,
-    /// The run whose log was opened last, and when.
+    /// The run whose log was opened last, and when that was tried or the log ended.
     last: Option<(Option<Run>, Instant)>,
+    /// How long after that it is tried again.
+    pause: Duration,
+    /// Why there is no more, once the client was told.
+    ended: Option<&'static str>,
 }
 
 /// What a viewer waited for.
@@ -146,14 +162,11 @@ impl Viewer {
             let mut wake_at = end.map_or(comment_at, |(at, _)| at.min(comment_at));
             if self.reading.is_none() {
                 self.open_if_due(&view, now);
-                wake_at = wake_at.min(now + limits::LOG_AGAIN_AFTER);
+                wake_at = wake_at.min(now + limits::LOG_AGAIN_AFTER.0);
             }
             match self.wait(subscription, wake_at) {
                 Heard::Lines(lines) => lines.iter().for_each(|line| self.write(&mut out, line)),
-                Heard::LogEnded(reason) => {
-                    self.reading = None;
-                    write_event(&mut out, "end", &json!({ "reason": reason }));
-                }
+                Heard::LogEnded(reason) => self.end(&mut out, reason),
                 Heard::EndAt(at, reason) => end = Some((at, reason)),
                 Heard::TooSlow => return SLOW,
                 Heard::Something => {}
@@ -167,25 +180,46 @@ impl Viewer {
 
     fn write(&mut self, out: &mut Vec<u8>, line: &LogLine) {
         if let Some(at) = line.at {
-            self.seen = Some(at);
-            out.extend_from_slice(format!("id: {}\n", id(at)).as_bytes());
+            let earlier = self.seen.filter(|(last, _)| *last == at).map_or(0, |(_, count)| count);
+            let seen = (at, earlier.saturating_add(1));
+            self.seen = Some(seen);
+            out.extend_from_slice(format!("id: {}\n", id(seen)).as_bytes());
         }
+        self.ended = None;
+        self.pause = limits::LOG_AGAIN_AFTER.0;
         write_event(out, "log", &LineOut::new(line));
     }
 
-    /// Opens the log: at first whatever the project's state, later when it runs anew, or still after its log broke off.
+    /// Tells once why there is no more, however often that is found again.
+    fn end(&mut self, out: &mut Vec<u8>, reason: &'static str) {
+        self.reading = None;
+        if let Some((_, at)) = &mut self.last {
+            *at = Instant::now();
+        }
+        if self.ended == Some(reason) {
+            self.pause = (self.pause * 2).min(limits::LOG_AGAIN_AFTER.1);
+        } else {
+            self.ended = Some(reason);
+            write_event(out, "end", &json!({ "reason": reason }));
+        }
+    }
+
+    /// Opens the log: at first whatever the project's state, later when it runs anew, or again where it did not come to its own end.
     fn open_if_due(&mut self, view: &View, now: Instant) {
-        let due = self.last.as_ref().is_none_or(|(run, at)| {
-            view.run.is_some() && (view.run != *run || now >= *at + limits::LOG_AGAIN_AFTER)
-        });
+        let broke_off = self.ended.is_none_or(|reason| reason != STOPPED);
+        let is_new = self.last.as_ref().is_none_or(|(run, _)| view.run.is_some() && view.run != *run);
+        let again_at = self.last.as_ref().map(|(_, at)| *at + self.pause);
+        let due = is_new || (again_at.is_some_and(|at| at <= now) && (broke_off || view.run.is_some()));
         if !due {
             return;
         }
-        let lines = if self.seen.is_some() { limits::DOCKER_LOG_LINES_MAX } else { self.lines };
+        if is_new {
+            self.ended = None;
+        }
         let log = LogOf {
             docker: self.docker.clone(),
             name: view.project.container_name(),
-            lines,
+            lines: self.lines,
             since: self.seen,
         };
         match Reading::start(log) {
@@ -214,6 +248,7 @@ impl Viewer {
     }
 }
 
+const STOPPED: &str = "The container stopped";
 const UNREADABLE: &str = "The log cannot be read";
 
 /// Which log, and from where on.
@@ -221,7 +256,7 @@ struct LogOf {
     docker: Docker,
     name: ContainerName,
     lines: u32,
-    since: Option<SystemTime>,
+    since: Option<Seen>,
 }
 
 enum Piece {
@@ -270,21 +305,23 @@ impl LogOf {
         slot: &Mutex<Option<Aborter>>,
         stopped: &Receiver<()>,
     ) -> &'static str {
-        let (mut log, aborter) = match self.docker.follow_logs(&self.name, self.lines, self.since) {
-            Ok(opened) => opened,
-            Err(error) => return sentence(&error),
-        };
+        let (mut log, aborter) =
+            match self.docker.follow_logs(&self.name, self.lines, self.since.map(|(at, _)| at)) {
+                Ok(opened) => opened,
+                Err(error) => return sentence(&error),
+            };
         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(aborter);
+        // The engine begins with the lines of the last moment known.
+        let mut known = self.since;
         // Else it was stopped before the aborter was there for the taking.
         while !threads::is_closed(stopped) {
             let mut lines = match log.read() {
                 Ok(Some(lines)) => lines,
-                Ok(None) => return "The container stopped",
+                Ok(None) => return STOPPED,
                 Err(error) => return sentence(&error),
             };
             let bytes: usize = lines.iter().map(|line| line.text.len() + size_of::<LogLine>()).sum();
-            // The engine begins with the line that it was given as the last one known.
-            lines.retain(|line| self.since.is_none() || line.at != self.since);
+            lines.retain(|line| !is_known(&mut known, line));
             let pause = Duration::from_micros(bytes as u64 * 1_000_000 / limits::LOG_PACE_BYTES);
             if out.send(Piece::Lines(lines)).is_err() || threads::closed_within(stopped, pause) {
                 break;
@@ -294,12 +331,21 @@ impl LogOf {
     }
 }
 
+/// Whether the client has this line: as many of that moment as it was said to have.
+fn is_known(known: &mut Option<Seen>, line: &LogLine) -> bool {
+    let Some((at, count)) = known.filter(|(at, count)| line.at == Some(*at) && *count > 0) else {
+        return false;
+    };
+    *known = Some((at, count - 1));
+    true
+}
+
 fn sentence(error: &docker::Error) -> &'static str {
     match error {
         docker::Error::NotFound(_) => "There is no container yet",
         docker::Error::Unavailable(_) => "The engine does not answer",
         error => {
-            log::warn!("a log cannot be read: {error}");
+            log::debug!("a log cannot be read: {error}");
             UNREADABLE
         }
     }
@@ -312,21 +358,33 @@ mod tests {
     #[test]
     fn a_line_is_named_by_its_time_and_nothing_else_is_such_a_name() {
         let at = SystemTime::UNIX_EPOCH + Duration::new(1_795_503_600, 7);
-        assert_eq!(id(at), "1795503600.000000007");
-        assert_eq!(parse_id(&id(at)), Some(at));
+        assert_eq!(id((at, 2)), "1795503600.000000007-2");
+        assert_eq!(parse_id(&id((at, 2))), Some((at, 2)));
         for bad in [
             "",
             "1",
-            "1.5",
-            "1.0000000007",
-            "x.000000007",
-            "-1.000000007",
-            "1.+00000007&x=1",
+            "1.000000007",
+            "1.5-1",
+            "1.0000000007-1",
+            "x.000000007-1",
+            "-1.000000007-1",
+            "1.000000007-",
+            "1.000000007-1&x=1",
             "19a-7",
-            "18446744073709551615.000000000",
-            "1.99999999x",
+            "18446744073709551615.000000000-1",
+            "1.99999999x-1",
         ] {
             assert_eq!(parse_id(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn of_the_last_moment_only_the_lines_that_the_client_has_are_left_out() {
+        let at = |nanos| SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+        let line = |nanos| LogLine { output: Output::Stdout, at: Some(at(nanos)), text: String::new() };
+        let mut known = Some((at(5), 2));
+        let left: Vec<bool> = [5, 5, 5, 6].map(|nanos| is_known(&mut known, &line(nanos))).to_vec();
+        assert_eq!(left, [true, true, false, false]);
+        assert!(!is_known(&mut None, &line(5)));
     }
 }

@@ -300,7 +300,7 @@ impl Docker {
     /// is asked.
     pub fn logs<'a>(&self, which: impl Into<Which<'a>>, lines: u32) -> Result<Vec<LogLine>, Error> {
         let found = self.inspect(which)?;
-        let path = log_path(&found, lines);
+        let path = log_path(&found) + &tail(lines);
         let answer = self.send("GET", &self.versioned(&path), None, self.timeouts.call)?;
         let log = answer.into_body().into_with_config().limit(limits::DOCKER_LOG_READ_BYTES_MAX).reader();
         let tail = frames::read_tail(log, !found.tty, limits::DOCKER_LOG_KEEP_BYTES);
@@ -321,7 +321,7 @@ impl Docker {
         Ok(self.logs(which, lines)?.into_iter().fold(String::new(), |text, line| text + &line.text + "\n"))
     }
 
-    /// Opens a container's log on a connection of its own: its last `lines` lines, or what was written from `since` on, and then what
+    /// Opens a container's log on a connection of its own: its last `lines` lines, or all that was written from `since` on, and then what
     /// is written until the container ends.
     ///
     /// # Errors
@@ -336,10 +336,10 @@ impl Docker {
         since: Option<SystemTime>,
     ) -> Result<(Log, Aborter), Error> {
         let found = self.inspect(which)?;
-        let mut path = log_path(&found, lines) + "&follow=1";
-        if let Some(since) = since.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()) {
-            path = format!("{path}&since={}.{:09}", since.as_secs(), since.subsec_nanos());
-        }
+        let since = since.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let from = since
+            .map_or_else(|| tail(lines), |at| format!("&since={}.{:09}", at.as_secs(), at.subsec_nanos()));
+        let path = log_path(&found) + "&follow=1" + &from;
         let (agent, answer) = self.open(&path)?;
         Ok(Log::open(agent, answer.into_body().into_reader(), !found.tty))
     }
@@ -589,9 +589,12 @@ impl wire::NetworkInspect {
     }
 }
 
-fn log_path(found: &Inspected, lines: u32) -> String {
-    let lines = lines.min(limits::DOCKER_LOG_LINES_MAX);
-    format!("/containers/{}/logs?stdout=1&stderr=1&timestamps=1&tail={lines}", found.id)
+fn log_path(found: &Inspected) -> String {
+    format!("/containers/{}/logs?stdout=1&stderr=1&timestamps=1", found.id)
+}
+
+fn tail(lines: u32) -> String {
+    format!("&tail={}", lines.min(limits::DOCKER_LOG_LINES_MAX))
 }
 
 /// A network's name comes from the configuration: here it becomes safe in a path, and unlike the beginning of an id.

@@ -161,6 +161,22 @@ fn a_log_stream_costs_nothing_once_its_client_session_or_project_is_gone() {
 }
 
 #[test]
+fn a_log_that_cannot_be_read_is_told_once() {
+    let server = Server::start();
+    let ana = server.admin();
+    let silent = json!({"HostConfig": {"Init": true, "LogConfig": {"Type": "none"}}});
+    let app = Container::start("exec busybox sleep 1000", &silent);
+    let id = ana.adopt("App", &app.name);
+    ana.await_status(&id, "running", SOON);
+    let stream = open(&ana, &id, "", "");
+    let (end, before) = stream.until("the end", SOON, |event| event.name == "end");
+    assert!(before.is_empty());
+    assert_eq!(end.data["reason"], "The log cannot be read");
+    // It is tried again after 3 s and after 6 more.
+    assert_eq!(stream.next(Duration::from_secs(10)).unwrap_err(), "nothing came");
+}
+
+#[test]
 fn an_app_that_only_writes_keeps_no_core_busy_here_and_no_other_client_waiting() {
     let server = Server::start();
     let ana = server.admin();
