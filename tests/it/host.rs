@@ -471,14 +471,14 @@ fn case_154_three_hundred_projects_and_a_slow_engine_hold_up_nobody() {
     server.adopt_many(300);
     let began = Instant::now();
     server.run();
-    let ana = server.log_in("ana0");
+    let ana = server.client().login("ana0");
     assert_eq!(ana.get("/api/projects").ok(200)["projects"].as_array().map(Vec::len), Some(150));
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let running = |client: &Client| {
         let list = client.get("/api/projects").ok(200);
         list["projects"].as_array().unwrap().iter().filter(|p| p["status"] == "running").count()
     };
-    let bea = server.log_in("ana1");
+    let bea = server.client().login("ana1");
     eventually("all were looked at", Duration::from_secs(30), || match (running(&ana), running(&bea)) {
         (150, 150) => Ok(()),
         so_far => Err(so_far),
@@ -518,7 +518,7 @@ fn case_155_a_container_whose_numbers_never_come_costs_the_others_nothing() {
     let mut server = Server::prepare(&config);
     server.adopt_many(50);
     server.run();
-    let (ana, bea) = (server.log_in("ana0"), server.log_in("ana1"));
+    let (ana, bea) = (server.client().login("ana0"), server.client().login("ana1"));
     let id_of = |client: &Client, name: &str| {
         let list = client.get("/api/projects").ok(200);
         let found = list["projects"].as_array().unwrap().iter().find(|p| p["name"] == name).cloned();

@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::image::{self, unique};
 use super::{Client, Stream, engine, eventually};
 
@@ -271,13 +269,6 @@ impl Server {
             };
             store.create_project(new, now, |_| {}).unwrap();
         }
-    }
-
-    /// The client of an account that is there.
-    pub fn log_in(&self, name: &str) -> Client {
-        let body = json!({"email": format!("{name}@example.com"), "password": super::client::PASSWORD});
-        let answer = self.client().post("/api/auth/login", &body).ok(200);
-        self.client().with_token(answer["token"].as_str().expect("a token"))
     }
 
     /// This installation's mark on containers.
