@@ -410,12 +410,15 @@ fn has_process(state: State) -> bool {
 
 /// Where the host reaches a port bound to `ip`: "any address" is reached by loopback.
 fn host_socket(ip: &str, port: u16) -> Option<SocketAddr> {
-    let ip = match ip {
-        "" | "0.0.0.0" => Ipv4Addr::LOCALHOST.into(),
-        "::" => Ipv6Addr::LOCALHOST.into(),
-        other => other.parse().ok()?,
+    // An engine without a choice of address says "".
+    let ip =
+        if ip.is_empty() { Ipv4Addr::UNSPECIFIED.into() } else { ip.parse::<IpAddr>().ok()?.to_canonical() };
+    let reached = match ip {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        other => other,
     };
-    (port != 0).then_some(SocketAddr::new(ip, port))
+    (port != 0).then_some(SocketAddr::new(reached, port))
 }
 
 fn prefer_v4(ports: impl Iterator<Item = (u16, SocketAddr)>) -> Published {
@@ -520,6 +523,24 @@ mod tests {
         assert_eq!(published, ["80 127.0.0.1:8080", "81 [::1]:9", "82 127.0.0.1:7"]);
         let addresses: Vec<String> = read.addresses.iter().map(|(n, ip)| format!("{n} {ip}")).collect();
         assert_eq!(addresses, ["a 172.18.0.2", "c fd00::2"]);
+    }
+
+    #[test]
+    fn any_address_in_every_spelling_is_reached_by_loopback() {
+        for (told, reached) in [
+            ("", "127.0.0.1:80"),
+            ("0.0.0.0", "127.0.0.1:80"),
+            ("::ffff:0.0.0.0", "127.0.0.1:80"),
+            ("::", "[::1]:80"),
+            ("0::0", "[::1]:80"),
+            ("::0.0.0.0", "[::1]:80"),
+            ("10.0.0.7", "10.0.0.7:80"),
+        ] {
+            assert_eq!(host_socket(told, 80), Some(reached.parse().unwrap()), "{told}");
+        }
+        for refused in ["localhost", "::1%lo", "[::]"] {
+            assert_eq!(host_socket(refused, 80), None, "{refused}");
+        }
     }
 
     #[test]
