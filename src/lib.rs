@@ -3,7 +3,7 @@
 //! # Layers (an arrow means "may use"; `tests/it/tidy.rs` holds it)
 //!
 //! ```text
-//! main ─► daemon ─► api ─► runtime ─► store, docker, host, auth, http ─► domain, limits, threads
+//! main ─► daemon ─► api ─► deploy ─► runtime ─► store, docker, host, auth, http ─► domain, limits, threads
 //!            └────► config, watchdog ─► http
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! | [`daemon`] | builds, wires, starts and stops everything, in one visible order |
 //! | [`config`] | the file → a valid `Config`, or every problem at once |
 //! | [`api`] | routes, tokens, JSON, CORS: the only place that serialises for clients |
+//! | [`deploy`] | a repository → an image: git, recipes, the build context |
 //! | [`runtime`] | who decides: supervisor, operations, watcher, poller, hub, snapshot |
 //! | [`store`] | the only SQL |
 //! | [`docker`] | the only place that knows the Engine API |
@@ -64,6 +65,7 @@ pub mod api;
 pub mod auth;
 pub mod config;
 pub mod daemon;
+pub mod deploy;
 pub mod docker;
 pub mod domain;
 pub mod host;

@@ -3,13 +3,16 @@
 //! Pure: no I/O, no clock (`now` is an argument), no serde. What came from a stranger becomes a type here, once
 //! ([`ProjectName::parse`], [`HostLabel::derive`]), and is not checked again further in.
 
+pub mod deployment;
 pub mod event;
 pub mod lifecycle;
 pub mod metrics;
 pub mod network;
 pub mod project;
+pub mod repository;
 pub mod user;
 
+pub use deployment::{Cause, Deployment, Level, Release, Step};
 pub use event::{Addressed, Event};
 pub use metrics::Metrics;
 pub use network::{Subnet, household};
@@ -17,6 +20,7 @@ pub use project::{
     ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
     Settings, SettingsChange, Source, Status, Template,
 };
+pub use repository::{Branch, RepoUrl, Secret};
 pub use user::{Email, SessionId, User, UserId, UserName};
 
 /// Why a value from outside was refused: a sentence for the person who sent it.

@@ -1,0 +1,4 @@
+//! From a repository to an image: fetches the files, finds out what kind of app they are, and has the engine build it.
+//!
+//! Knows git, recipes and build contexts. Decides nothing about projects: it is handed one deployment at a time and tells the
+//! supervisor how that went.
