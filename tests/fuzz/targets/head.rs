@@ -49,12 +49,9 @@ fn obeys_the_rules(head: &Head) {
         }
         Framing::Chunked => assert_eq!((lengths, encodings, head.version()), (0, 1, Version::Http11)),
     }
-    // A token is written `?token=…` and must not get into the log.
-    let shown = format!("{head:?}");
-    assert!(
-        head.query()
-            .is_none_or(|query| query.len() < 8 || !shown.contains(query) || head.path().contains(query))
-    );
+    // A token is written `?token=…` and must not get into the log. By chance it can be a part of what is shown.
+    let shown = format!("{head:?}").replacen(head.method().as_str(), "", 1).replacen(head.path(), "", 1);
+    assert!(head.query().is_none_or(|query| query.len() < 8 || !shown.contains(query)));
     if let Some(token) = head.query_param("token") {
         assert!(token.len() <= head.query().map_or(0, str::len));
     }
