@@ -15,7 +15,7 @@ pub mod user;
 pub use deployment::{Cause, Deployment, Level, Release, Step};
 pub use event::{Addressed, Event};
 pub use metrics::Metrics;
-pub use network::{Subnet, household};
+pub use network::{Subnet, household, is_public};
 pub use project::{
     ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
     Settings, SettingsChange, Source, Status, Template,

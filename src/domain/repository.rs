@@ -1,8 +1,9 @@
 //! Where a project's files come from: a repository's address and branch, in the one grammar that `git` is ever given.
 
 use std::fmt;
+use std::net::IpAddr;
 
-use super::Invalid;
+use super::{Invalid, is_public};
 
 /// The address of a repository: `https://host[:port]/path`, or `http` where that is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +69,45 @@ impl RepoUrl {
     /// The port, the scheme's own where none is named.
     #[must_use]
     pub fn port(&self) -> u16 {
-        let default = if self.0.starts_with("https:") { 443 } else { 80 };
+        let default = if self.is_https() { 443 } else { 80 };
         split_authority(self.authority()).1.and_then(|port| port.parse().ok()).unwrap_or(default)
+    }
+
+    /// Whether it says `https`.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
+    /// Scheme, host and port as they stand there: `https://host[:port]`.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        let end = self.0.len() - self.0.split_once("://").map_or("", |(_, rest)| rest).len();
+        &self.0[..end + self.authority().len()]
+    }
+
+    /// The host where it is an address and not a name.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.host().parse().ok()
+    }
+
+    /// Whether the host already says, before anybody is asked for its address, that it is this machine or a private network: such an
+    /// address, a name of this machine, or a number in an unusual spelling (`127.1`, `0x7f000001`), which each program reads in its own way.
+    #[must_use]
+    pub fn is_private_literal(&self) -> bool {
+        if let Some(address) = self.address() {
+            return !is_public(address);
+        }
+        let name = self.host().strip_suffix('.').unwrap_or(self.host());
+        let last = name.rsplit('.').next().unwrap_or_default();
+        let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_number = last.bytes().all(|b| b.is_ascii_digit()) || last.strip_prefix("0x").is_some_and(hex);
+        // Those of RFC 6761 §6.3 and of the hosts files of common systems.
+        let is_local = last == "localhost"
+            || name.ends_with(".localdomain")
+            || ["localhost4", "localhost6", "ip6-localhost", "ip6-loopback"].contains(&name);
+        is_number || is_local
     }
 
     fn authority(&self) -> &str {
@@ -244,6 +282,83 @@ mod tests {
         ] {
             let parsed = RepoUrl::parse(url, true).unwrap();
             assert_eq!((parsed.host(), parsed.port()), (host, port), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_the_address_without_its_path() {
+        for (url, origin) in [
+            ("https://GitHub.com/u/r", "https://github.com"),
+            ("http://h:8080/u/r", "http://h:8080"),
+            ("https://[2001:db8::1]:99/r", "https://[2001:db8::1]:99"),
+        ] {
+            assert_eq!(RepoUrl::parse(url, true).unwrap().origin(), origin);
+        }
+    }
+
+    #[test]
+    fn case_94_every_spelling_of_a_private_host_is_recognised_before_anybody_is_asked() {
+        let judge = |host: &str| {
+            let url = RepoUrl::parse(&format!("https://{host}/u/r"), true);
+            url.unwrap_or_else(|refused| panic!("{host}: {refused}")).is_private_literal()
+        };
+        for private in [
+            "localhost",
+            "LOCALHOST",
+            "localhost.",
+            "a.localhost",
+            "localhost:8080",
+            "localhost.localdomain",
+            "ip6-localhost",
+            "127.0.0.1",
+            "127.0.0.1:443",
+            "127.0.0.1.",
+            "127.1",
+            "127.0.1",
+            "2130706433",
+            "0x7f000001",
+            "0x7F.1",
+            "0x7f.0x0.0x0.0x1",
+            "127.0.0.0x1",
+            "0177.0.0.1",
+            "017700000001",
+            "00000177.1",
+            "127.0.0.01",
+            "0",
+            "0.0.0.0",
+            "0x",
+            "10.0.0.1",
+            "10.1",
+            "172.16.1.1",
+            "192.168.1.1",
+            "192.168.257",
+            "169.254.169.254",
+            "[::1]",
+            "[::]",
+            "[0:0:0:0:0:0:0:1]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:7f00:1]",
+            "[::127.0.0.1]",
+            "[64:ff9b::7f00:1]",
+            "[fe80::1]",
+            "[fd00::1]:3000",
+            "99999999999999999999",
+            "1.2.3.4.5",
+        ] {
+            assert!(judge(private), "{private}");
+        }
+        for other in [
+            "github.com",
+            "git.example.com.",
+            "1.1.1.1",
+            "[2606:4700:4700::1111]",
+            "127.0.0.1.nip.io",
+            "10.example.com",
+            "localhost.example.com",
+            "0xfe.example",
+            "dead.beef",
+        ] {
+            assert!(!judge(other), "{other}");
         }
     }
 
