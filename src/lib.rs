@@ -46,6 +46,8 @@
 //! | `api-N` | ≤ 4 | a job that asks the store or the engine |
 //! | `engine-N` | ≤ 2 | a job that asks the engine |
 //! | `login-N` | 1 | hashing a password |
+//! | `git-read` | one per running `git` | that git's pipe |
+//! | `resolve` | one per clone where private hosts are not allowed | the resolver |
 //! | `watchdog` | 1 under systemd | its own answer, and the pause to the next |
 //! | `log` | 1 | standard error |
 //!

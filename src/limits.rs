@@ -313,3 +313,38 @@ pub const LOG_AGAIN_AFTER: (Duration, Duration) = (Duration::from_secs(3), Durat
 pub const PROJECT_MEMORY_MB_MIN: u32 = 16;
 /// Least share of a CPU that a container starts with.
 pub const PROJECT_CPUS_MIN: f64 = 0.05;
+
+// ---- deploy ----
+
+/// The files of one checkout, in bytes; the same again for git's own files while it fetches. They are read, packed and sent to the engine.
+pub const CHECKOUT_BYTES_MAX: u64 = 500 * 1024 * 1024;
+/// Files and folders of one checkout: large applications have a few thousand, and vendored libraries do not belong into an image's context.
+pub const CHECKOUT_FILES_MAX: usize = 20_000;
+/// How often a running git is looked at: on a fast disk it writes less than the same again between two looks.
+pub const GIT_TICK: Duration = Duration::from_millis(250);
+/// A look at many files pauses for so many times as long as it took: looking costs a tenth of a core at most.
+pub const GIT_LOOK_SHARE: u32 = 10;
+/// How often its end is looked for once it has said its last word: it comes within a millisecond.
+pub const GIT_END_TICK: Duration = Duration::from_millis(5);
+/// For how long a server may send nothing: one that is at work sends a sign of life every 5 s (git-config(1), `uploadpack.keepAlive`).
+pub const GIT_STALL_MAX: Duration = Duration::from_secs(60);
+/// Address space of each git process, in bytes: it maps its files, and a small one can hold a hundred times its size.
+pub const GIT_MEMORY_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// A file from this size on goes through git in pieces and not through its memory, in bytes.
+pub const GIT_BIG_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// Threads that unpack: the other cores are for the apps that run.
+pub const GIT_THREADS: u32 = 2;
+/// Longest line of git's that is passed on, in bytes; the rest of it is left out.
+pub const GIT_LINE_BYTES_MAX: usize = 1000;
+/// All of its lines that are passed on, in bytes: a long honest clone says about 5 KiB.
+pub const GIT_OUTPUT_BYTES_MAX: usize = 64 * 1024;
+/// Lines on their way from its pipe to whoever writes them down; then git waits.
+pub const GIT_LINES_QUEUE: usize = 16;
+/// How often a line may be replaced by the next that says how far it is; the ones between are left out.
+pub const GIT_PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Complaints of git's that a reason is looked for in.
+pub const GIT_COMPLAINTS_MAX: usize = 16;
+/// Longest reason that is passed on, in characters: it ends up in front of people.
+pub const GIT_REASON_CHARS_MAX: usize = 300;
+/// Longest first line of a commit's message that is passed on, in characters.
+pub const COMMIT_SUBJECT_CHARS_MAX: usize = 200;

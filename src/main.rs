@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use muelle::auth::password::{self, Password};
 use muelle::config::Config;
 use muelle::daemon::{self, Fatal};
+use muelle::deploy::git;
 use muelle::domain::{Email, User, UserName};
 use muelle::journal;
 use muelle::store::{self, Admit, NewUser, Store};
@@ -76,6 +77,9 @@ enum UserCommand {
 }
 
 fn main() -> ExitCode {
+    if std::env::var_os(git::ASKPASS_PIPE).is_some() {
+        return askpass();
+    }
     let arguments = Arguments::parse();
     let config = match Config::load(arguments.config.as_deref(), &|name| std::env::var(name).ok()) {
         Ok(config) => config,
@@ -101,6 +105,18 @@ fn main() -> ExitCode {
             eprintln!("muelle: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Answers git, which a muelle started: see `deploy::git`.
+fn askpass() -> ExitCode {
+    let question = std::env::args_os().nth(1).unwrap_or_default();
+    match git::askpass(&question.to_string_lossy(), |name| std::env::var(name).ok()) {
+        Some(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        None => ExitCode::FAILURE,
     }
 }
 

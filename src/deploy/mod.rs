@@ -2,3 +2,5 @@
 //!
 //! Knows git, recipes and build contexts. Decides nothing about projects: it is handed one deployment at a time and tells the
 //! supervisor how that went.
+
+pub mod git;

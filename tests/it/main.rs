@@ -11,6 +11,7 @@ mod contract;
 mod events;
 mod faults;
 mod front;
+mod git;
 mod host;
 mod lifecycle;
 mod logs;

@@ -3,6 +3,7 @@
 pub mod byte_engine;
 pub mod client;
 pub mod engine;
+pub mod git_server;
 pub mod image;
 pub mod own_engine;
 pub mod server;
