@@ -224,9 +224,7 @@ impl<'a> Task<'a> {
         let mut version = self.git();
         version.arg("version");
         self.run(version, Listen::Output, &mut |line| said.push_str(&clean(&line.bytes)))?;
-        let numbers = said.trim_start_matches("git version ").split('.');
-        let mut numbers = numbers.map_while(|number| number.parse::<u32>().ok());
-        if (numbers.next(), numbers.next()) >= (Some(2), Some(37)) {
+        if is_2_37_or_newer(&said) {
             return Ok(());
         }
         fail(format!("deploy.allow_private_hosts = false needs git 2.37 or newer; this is {said}"))
@@ -388,6 +386,13 @@ impl<'a> Task<'a> {
         }
         Ok(())
     }
+}
+
+/// Of what `git version` says.
+fn is_2_37_or_newer(said: &str) -> bool {
+    let numbers = said.trim_start_matches("git version ").split('.');
+    let mut numbers = numbers.map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(2), Some(37))
 }
 
 fn too_many() -> String {

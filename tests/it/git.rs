@@ -73,7 +73,7 @@ impl Clone {
             },
             &mut |line| self.lines.push(line.to_owned()),
         );
-        assert_eq!(processes_of(&into), Vec::<String>::new());
+        assert_eq!(processes_of(&into), Vec::<PathBuf>::new());
         assert!(!into.join(".git").exists());
         assert!(done.is_ok() || !into.exists(), "{done:?}");
         let said = format!("{done:?}{:?}", self.lines);
@@ -98,18 +98,19 @@ impl Drop for Clone {
     }
 }
 
-/// The arguments and the environment of each process that names this folder: git and its helpers.
-fn processes_of(folder: &Path) -> Vec<String> {
+/// Each process that names this folder in an argument or its environment: git and its helpers.
+fn processes_of(folder: &Path) -> Vec<PathBuf> {
     let name = folder.to_string_lossy().into_owned();
-    processes().into_iter().filter(|words| words.contains(&name)).collect()
+    processes().into_iter().filter(|(_, words)| words.contains(&name)).map(|(process, _)| process).collect()
 }
 
-fn processes() -> Vec<String> {
-    let read = |process: &fs::DirEntry, name: &str| {
-        String::from_utf8_lossy(&fs::read(process.path().join(name)).unwrap_or_default()).replace('\0', " ")
+/// Every process of this machine, with its arguments and its environment.
+fn processes() -> Vec<(PathBuf, String)> {
+    let read = |process: &Path, name: &str| {
+        String::from_utf8_lossy(&fs::read(process.join(name)).unwrap_or_default()).replace('\0', " ")
     };
-    let all = fs::read_dir("/proc").unwrap().flatten();
-    all.map(|process| read(&process, "cmdline") + &read(&process, "environ")).collect()
+    let all = fs::read_dir("/proc").unwrap().flatten().map(|process| process.path());
+    all.map(|process| (process.clone(), read(&process, "cmdline") + &read(&process, "environ"))).collect()
 }
 
 /// A packet of git's protocol (gitprotocol-common(5)).
@@ -223,7 +224,13 @@ fn a_clone_is_cancelled_at_once_with_all_its_processes() {
             || if server.seen().is_empty() { Err(()) } else { Ok(()) },
         );
         // git itself, and who speaks HTTP for it.
-        assert!(processes_of(&files).len() >= 2, "{:?}", processes_of(&files));
+        let processes = processes_of(&files);
+        assert!(processes.len() >= 2, "{processes:?}");
+        for process in processes {
+            let bounds = fs::read_to_string(process.join("limits")).unwrap();
+            let memory = bounds.lines().find(|line| line.starts_with("Max address space")).unwrap();
+            assert!(memory.contains(&limits::GIT_MEMORY_MAX.to_string()), "{memory}");
+        }
         let began = Instant::now();
         drop(running);
         assert_eq!(cancelled.join().unwrap(), Err(Error::Cancelled));
@@ -435,8 +442,9 @@ fn a_token_is_in_no_argument_no_environment_no_file_and_no_line() {
         // Also while it is asked for: everything that runs meanwhile is looked at.
         let secrets = [TOKEN.to_owned(), basic(TOKEN)[6..].to_owned()];
         eventually("the token has arrived", LONG, || {
-            let known =
-                processes().into_iter().find(|words| secrets.iter().any(|secret| words.contains(secret)));
+            let known = processes()
+                .into_iter()
+                .find(|(_, words)| secrets.iter().any(|secret| words.contains(secret)));
             assert_eq!(known, None);
             let arrived = server.seen().iter().any(|seen| seen.authorization == Some(basic(TOKEN)));
             if arrived { Ok(()) } else { Err(server.seen()) }

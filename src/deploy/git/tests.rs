@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 
-use super::{ASKPASS_PIPE, Cloned, Error, INTERNET, Network, Order, askpass, clone_over};
+use super::{ASKPASS_PIPE, Cloned, Error, INTERNET, Network, Order, askpass, clone_over, is_2_37_or_newer};
 use crate::domain::RepoUrl;
 
 #[expect(dead_code, reason = "shared with the integration tests")]
@@ -101,6 +101,16 @@ fn case_95_a_name_that_leads_to_any_private_address_is_refused() {
         let network = Network { resolve, ..INTERNET };
         let error = clone_strictly(&network, "http://git.example:1/app").unwrap_err();
         assert_eq!(error.to_string(), "The host git.example is not known");
+    }
+}
+
+#[test]
+fn case_95_a_git_that_would_ask_for_the_address_itself_is_recognised() {
+    for newer in ["git version 2.37.0", "git version 2.47.3 (Apple Git-154)", "git version 3.0.0"] {
+        assert!(is_2_37_or_newer(newer), "{newer}");
+    }
+    for older in ["git version 2.36.6", "git version 1.99.1", "git version 2", "fatal: no", ""] {
+        assert!(!is_2_37_or_newer(older), "{older}");
     }
 }
 
