@@ -16,7 +16,7 @@
 //! | [`runtime`] | who decides: supervisor, operations, watcher, poller, hub, snapshot |
 //! | [`store`] | the only SQL |
 //! | [`docker`] | the only place that knows the Engine API |
-//! | [`host`] | cgroup files |
+//! | [`host`] | cgroup files, free bytes, threads |
 //! | [`auth`] | passwords, tokens, throttling |
 //! | [`http`] | the strict HTTP/1.1 front |
 //! | [`watchdog`] | what the service manager is told |

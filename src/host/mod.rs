@@ -1,13 +1,14 @@
-//! The host itself: cgroup files, its CPUs, its addresses, and what this process costs it.
+//! The host itself: cgroup files, its CPUs, disks and addresses, and what this process costs it.
 //!
 //! Knows the kernel's files, not the engine: it is told a pid and an id. Every read is small and bounded and does not wait for
-//! anybody. Runs on the caller's thread (`docker-poll`).
+//! anybody but a disk. Runs on the caller's thread (`docker-poll`).
 
 mod cgroup;
 mod process;
 
+use std::io;
 use std::net::{IpAddr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use cgroup::{Cgroup, Usage};
 pub use process::Process;
@@ -59,6 +60,29 @@ fn count_cpus(text: &str) -> Option<u32> {
         .sum()
 }
 
+/// The free bytes of the file system that holds `path` as far as this process may use them, and all its bytes.
+///
+/// # Errors
+/// As the kernel says: no such path, or no permission on the way to it.
+///
+/// # Blocks
+/// As long as the file system takes: for ever where it is a network's whose server is away.
+pub fn free_bytes(path: &Path) -> io::Result<(u64, u64)> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok((found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize)))
+}
+
+/// The threads of the whole host, those of every container included; `None` where the kernel does not say.
+#[must_use]
+pub fn thread_count() -> Option<u64> {
+    count_threads(&std::fs::read_to_string("/proc/loadavg").ok()?)
+}
+
+/// From `0.20 0.18 0.12 1/80 11206`, proc(5): the fourth field has those that run and all there are.
+fn count_threads(text: &str) -> Option<u64> {
+    text.split(' ').nth(3)?.split_once('/')?.1.parse().ok()
+}
+
 /// Whether an interface of this host has the address. Asks the kernel's routes with a UDP socket; sends nothing. (To bind the address would
 /// not do: with `net.ipv4.ip_nonlocal_bind` any can be bound.)
 #[must_use]
@@ -98,6 +122,24 @@ mod tests {
             assert_eq!(count_cpus(bad), None, "{bad}");
         }
         assert!(online_cpus() >= 1);
+    }
+
+    #[test]
+    fn free_bytes_are_those_of_the_file_system_that_holds_the_path() {
+        let (free, total) = free_bytes(&std::env::temp_dir()).unwrap();
+        assert!(0 < free && free < total, "{free} of {total}");
+        assert_eq!(free_bytes(Path::new("/proc")).unwrap(), (0, 0), "another file system, without blocks");
+        assert_eq!(free_bytes(Path::new("/nowhere")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn threads_are_counted_from_the_kernels_load() {
+        assert_eq!(count_threads("0.20 0.18 0.12 1/80 11206\n"), Some(80));
+        for bad in ["", "0.20 0.18 0.12", "0.20 0.18 0.12 180 11206", "0.20 0.18 0.12 1/x 11206"] {
+            assert_eq!(count_threads(bad), None, "{bad}");
+        }
+        // More than this process has by itself.
+        assert!(thread_count().unwrap() > std::fs::read_dir("/proc/self/task").unwrap().count() as u64);
     }
 
     #[test]
