@@ -2,7 +2,7 @@
 //!
 //! What it says itself is a stranger's text on its way to people: it is cleaned and bounded here.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 
 use ureq::Body;
 use ureq::http::Response;
@@ -79,6 +79,15 @@ pub(super) fn accepted(answer: Response<Body>) -> Result<Response<Body>, Error> 
         500 if CONFLICTS.iter().any(|words| message.contains(words)) => Error::Conflict(message),
         _ => Error::Refused { status, message },
     })
+}
+
+/// Why reading `what` from the engine failed.
+pub(super) fn broken_off(what: &str, e: &io::Error) -> Error {
+    let cause = clean(&e.to_string());
+    match e.kind() {
+        io::ErrorKind::Other | io::ErrorKind::InvalidData => Error::Malformed(format!("{what}: {cause}")),
+        _ => Error::Unavailable(format!("the {what} broke off: {cause}")),
+    }
 }
 
 /// The engine's text as it may be shown: one line, no control characters, bounded.

@@ -4,13 +4,14 @@
 //! from another thread.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ureq::Agent;
 
 use super::container::LABEL_PROJECT;
+use super::error::broken_off;
 use super::{ContainerId, Error, clean, wire};
 use crate::domain::{ContainerName, ProjectId};
 use crate::limits;
@@ -148,7 +149,7 @@ impl Events {
                 _ if self.aborted.load(Ordering::Acquire) => return Ok(None),
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
-                Err(e) => return Err(broken(&e)),
+                Err(e) => return Err(broken_off("event stream", &e)),
             }
             if self.line.last() != Some(&b'\n') {
                 return Err(Error::Malformed("an event was cut off or is too long".to_owned()));
@@ -157,16 +158,6 @@ impl Events {
                 return Ok(Some(event));
             }
         }
-    }
-}
-
-fn broken(e: &io::Error) -> Error {
-    let cause = clean(&e.to_string());
-    match e.kind() {
-        io::ErrorKind::Other | io::ErrorKind::InvalidData => {
-            Error::Malformed(format!("event stream: {cause}"))
-        }
-        _ => Error::Unavailable(format!("the event stream broke: {cause}")),
     }
 }
 

@@ -3,14 +3,15 @@
 //! Knows lines; reconnects by itself never. Runs on a thread of its client; an [`Aborter`] ends it from another one.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ureq::Agent;
 
+use super::error::broken_off;
 use super::frames::{Lines, LogLine};
-use super::{Aborter, Error, clean};
+use super::{Aborter, Error};
 use crate::limits;
 
 /// An open log.
@@ -44,7 +45,7 @@ impl Log {
         loop {
             match self.lines.next() {
                 _ if self.aborted.load(Ordering::Acquire) => return Ok(None),
-                Err(error) => return Err(broken(&error)),
+                Err(error) => return Err(broken_off("log", &error)),
                 // The next call sees the end again.
                 Ok(None) => return Ok(Some(batch).filter(|batch| !batch.is_empty())),
                 Ok(Some(line)) => {
@@ -56,13 +57,5 @@ impl Log {
                 return Ok(Some(batch));
             }
         }
-    }
-}
-
-fn broken(error: &io::Error) -> Error {
-    let cause = clean(&error.to_string());
-    match error.kind() {
-        io::ErrorKind::Other | io::ErrorKind::InvalidData => Error::Malformed(format!("log: {cause}")),
-        _ => Error::Unavailable(format!("the log broke off: {cause}")),
     }
 }
