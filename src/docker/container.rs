@@ -15,6 +15,8 @@ pub const LABEL_INSTANCE: &str = "muelle.instance";
 pub const LABEL_PROJECT: &str = "muelle.project";
 /// The label with the fingerprint of what the container was created from.
 pub const LABEL_SPEC: &str = "muelle.spec";
+/// The label with the number of the deployment that made an image, and that a container runs.
+pub const LABEL_DEPLOYMENT: &str = "muelle.deployment";
 /// The label that docker compose puts on its containers.
 pub const LABEL_COMPOSE_PROJECT: &str = "com.docker.compose.project";
 
@@ -160,6 +162,12 @@ impl Labels {
     #[must_use]
     pub fn project(&self) -> Option<ProjectId> {
         self.get(LABEL_PROJECT).and_then(ProjectId::parse)
+    }
+
+    /// The deployment in [`LABEL_DEPLOYMENT`], where it is a number.
+    #[must_use]
+    pub fn deployment(&self) -> Option<u32> {
+        self.get(LABEL_DEPLOYMENT)?.parse().ok()
     }
 
     /// Whether some muelle, this one or another, made the container. Other labels that begin alike are anybody's.

@@ -34,8 +34,8 @@ use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
 pub use container::{
-    ApiReading, ContainerId, Health, Image, Inspected, LABEL_COMPOSE_PROJECT, LABEL_INSTANCE, LABEL_PROJECT,
-    LABEL_SPEC, Labels, Listed, Published, State, Which,
+    ApiReading, ContainerId, Health, Image, Inspected, LABEL_COMPOSE_PROJECT, LABEL_DEPLOYMENT,
+    LABEL_INSTANCE, LABEL_PROJECT, LABEL_SPEC, Labels, Listed, Published, State, Which,
 };
 pub use error::Error;
 pub use event::{Aborter, Action, ContainerEvent, Events};

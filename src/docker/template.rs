@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::container::{LABEL_INSTANCE, LABEL_PROJECT, LABEL_SPEC};
+use super::container::{LABEL_DEPLOYMENT, LABEL_INSTANCE, LABEL_PROJECT, LABEL_SPEC};
 use crate::domain::{ContainerName, EnvName, ImageRef, ProjectId};
 
 /// What a container of ours is created from.
@@ -22,6 +22,8 @@ pub struct Spec {
     pub project: ProjectId,
     /// The muelle that it belongs to.
     pub instance: String,
+    /// The deployment of the project that it runs, where it runs one.
+    pub deployment: Option<u32>,
     /// The one network that it joins.
     pub network: String,
     /// The port inside that is published at a port of 127.0.0.1 chosen by the engine; for engines whose networks cannot be
@@ -75,6 +77,7 @@ impl Spec {
             (LABEL_INSTANCE, self.instance.clone()),
             (LABEL_PROJECT, self.project.to_string()),
         ]);
+        labels.extend(self.deployment.map(|number| (LABEL_DEPLOYMENT, number.to_string())));
         labels.extend(fingerprint.map(|hash| (LABEL_SPEC, hash)));
         let memory_bytes = u64::from(self.memory_mb) << 20;
         let published = self.publish.map(|port| format!("{port}/tcp"));
@@ -130,6 +133,7 @@ mod tests {
             image: ImageRef::parse("registry:5000/team/web:1").unwrap(),
             project: ProjectId(42),
             instance: "home".to_owned(),
+            deployment: None,
             network: "muelle-home".to_owned(),
             publish: Some(8080),
             port: Some(8080),
@@ -154,6 +158,13 @@ mod tests {
     }
 
     #[test]
+    fn the_deployment_is_a_label_where_there_is_one() {
+        let label = |spec: Spec| spec.create_body()["Labels"][LABEL_DEPLOYMENT].clone();
+        assert_eq!(label(spec()), Value::Null);
+        assert_eq!(label(Spec { deployment: Some(7), ..spec() }), json!("7"));
+    }
+
+    #[test]
     fn the_users_own_port_variable_wins() {
         let env = BTreeMap::from([(EnvName::parse("PORT").unwrap(), "9".to_owned())]);
         assert_eq!(Spec { env, ..spec() }.create_body()["Env"], json!(["PORT=9"]));
@@ -168,6 +179,7 @@ mod tests {
         for changed in [
             Spec { image: ImageRef::parse("web:2").unwrap(), ..spec() },
             Spec { network: "other".to_owned(), ..spec() },
+            Spec { deployment: Some(1), ..spec() },
             Spec { port: Some(81), ..spec() },
             Spec { env: BTreeMap::new(), ..spec() },
             Spec { memory_mb: 256, ..spec() },

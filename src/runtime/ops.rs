@@ -173,6 +173,7 @@ impl Hand {
             image: image.clone(),
             project: project.id,
             instance: self.instance.clone(),
+            deployment: None,
             network: network_name(&self.instance),
             publish,
             port: project.settings.port,

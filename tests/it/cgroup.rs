@@ -19,6 +19,7 @@ fn a_busy_container_is_measured_by_its_cgroup_as_the_engine_measures_it() {
             name: ContainerName::parse(&unique("muelle-test")).unwrap(),
             image: ImageRef::parse(&image.0).unwrap(),
             project: ProjectId(7),
+            deployment: None,
             instance: "test".to_owned(),
             network: "none".to_owned(),
             publish: None,

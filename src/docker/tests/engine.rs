@@ -51,6 +51,7 @@ fn spec(image: &TestImage, run: &str) -> Spec {
         image: ImageRef::parse(&image.0).unwrap(),
         project: ProjectId(42),
         instance: "test".to_owned(),
+        deployment: None,
         network: "none".to_owned(),
         publish: None,
         port: Some(8080),
