@@ -124,6 +124,23 @@ pub const DOCKER_LOG_KEEP_BYTES: usize = 256 * 1024;
 pub const DOCKER_LOG_LINE_BYTES_MAX: u64 = 16 * 1024 + 64;
 /// Rounds of look-and-create for our network: one is enough unless several threads race.
 pub const DOCKER_NETWORK_TRIES: u32 = 8;
+/// How long the removal of an image may take: files by the ten thousand, on a slow disk.
+pub const DOCKER_IMAGE_REMOVE_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for the engine to take a piece of a build's context, and to begin its answer after the last one: it unpacks as it
+/// reads, and parses a Dockerfile before its first word.
+pub const DOCKER_BUILD_STALL_MAX: Duration = Duration::from_secs(120);
+/// Write buffer of a build's connection, in bytes: the whole address has to fit in.
+pub const DOCKER_BUILD_BUFFER_BYTES: usize = 128 * 1024;
+/// Longest address of a build, in bytes: its arguments are in there.
+pub const DOCKER_BUILD_PATH_BYTES_MAX: usize = 60 * 1024;
+const _: () = assert!(DOCKER_BUILD_PATH_BYTES_MAX + 1024 < DOCKER_BUILD_BUFFER_BYTES);
+/// Longest line of a build's answer, in bytes: an error says its command twice, and of a Dockerfile of 64 KiB every byte may be escaped
+/// as six.
+pub const DOCKER_BUILD_LINE_BYTES_MAX: u64 = 1024 * 1024;
+/// Longest line of a build's log, in bytes; a longer one goes on in the next.
+pub const DOCKER_BUILD_LOG_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Images that are remembered as left behind by one build: Dockerfiles have few stages.
+pub const DOCKER_BUILD_RESIDUE_MAX: usize = 64;
 /// Longest cgroup file, in bytes: `memory.stat`, the longest, has under 2 KiB; it is read onto the stack.
 pub const CGROUP_FILE_BYTES_MAX: usize = 16 * 1024;
 

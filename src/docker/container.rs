@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
-use crate::domain::{ContainerName, Invalid, ProjectId};
+use crate::domain::{ContainerName, ImageRef, Invalid, ProjectId};
 
 /// The label that every container and network of one muelle carries, with the instance's name.
 pub const LABEL_INSTANCE: &str = "muelle.instance";
@@ -249,6 +249,19 @@ pub struct Image {
     pub exposed_ports: Vec<u16>,
     /// Whether it has a health check.
     pub has_healthcheck: bool,
+}
+
+/// An image in the engine's list. Its labels are what a Dockerfile may say as well: they find images, they prove nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRow {
+    /// Its id, `sha256:…`.
+    pub id: String,
+    /// The names that refer to it.
+    pub tags: Vec<ImageRef>,
+    /// The project in its label, where it has one.
+    pub project: Option<ProjectId>,
+    /// The deployment in its label, where it has one.
+    pub deployment: Option<u32>,
 }
 
 /// One reading of a container's counters by the engine.

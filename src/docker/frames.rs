@@ -131,7 +131,7 @@ fn invalid(why: &str) -> io::Error {
 
 /// The text without terminal control: colours and cursor movements fall away, a lone carriage return becomes a new line, other
 /// control characters become U+FFFD.
-fn safe_text(text: &str) -> String {
+pub(super) fn safe_text(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {

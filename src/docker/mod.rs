@@ -2,9 +2,11 @@
 //!
 //! Speaks API 1.41 (Docker 20.10) to 1.44, and to Podman through the same calls. Decides nothing and keeps nothing but the API
 //! version and a few idle connections: every call is one bounded question, on the caller's thread (`op-N`, `docker-poll`,
-//! `docker-watch`). It must not know projects beyond their id, nor what a caller does with an answer. Every byte of an answer is
-//! a stranger's: its size, its time and its shape are bounded here, and what may be shown to people is cleaned here.
+//! `docker-watch`); events, a log and a build last until somebody ends them. It must not know projects beyond their id, nor what a
+//! caller does with an answer. Every byte of an answer is a stranger's: its size, its time and its shape are bounded here, and what
+//! may be shown to people is cleaned here.
 
+mod build;
 mod container;
 mod error;
 mod event;
@@ -33,8 +35,9 @@ use serde_json::{Value, json};
 use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
+pub use build::{Build, BuildError, BuildSpec, Finished};
 pub use container::{
-    ApiReading, ContainerId, Health, Image, Inspected, LABEL_COMPOSE_PROJECT, LABEL_DEPLOYMENT,
+    ApiReading, ContainerId, Health, Image, ImageRow, Inspected, LABEL_COMPOSE_PROJECT, LABEL_DEPLOYMENT,
     LABEL_INSTANCE, LABEL_PROJECT, LABEL_SPEC, Labels, Listed, Published, State, Which,
 };
 pub use error::Error;
@@ -43,7 +46,7 @@ pub use frames::{LogLine, Output};
 pub use logs::Log;
 pub use template::Spec;
 
-use crate::domain::{ContainerName, ImageRef, Subnet};
+use crate::domain::{ContainerName, ImageRef, ProjectId, Subnet};
 use crate::limits;
 use error::{accepted, clean};
 
@@ -78,6 +81,8 @@ struct Timeouts {
     list: Duration,
     call: Duration,
     stop_margin: Duration,
+    image_removal: Duration,
+    stall: Duration,
 }
 
 /// A handle on the engine; clones share the API version and the idle connections.
@@ -113,6 +118,8 @@ impl Docker {
                 list: limits::DOCKER_LIST_MAX,
                 call: limits::DOCKER_CALL_MAX,
                 stop_margin: limits::DOCKER_STOP_MARGIN,
+                image_removal: limits::DOCKER_IMAGE_REMOVE_MAX,
+                stall: limits::DOCKER_BUILD_STALL_MAX,
             },
         )
     }
@@ -130,12 +137,12 @@ impl Docker {
     /// The same engine for somebody who waits: no call takes longer than `limit`.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Docker {
-        let Timeouts { connect, ping, list, call, stop_margin } = self.timeouts;
-        let [connect, ping, list, call, stop_margin] =
-            [connect, ping, list, call, stop_margin].map(|timeout| timeout.min(limit));
+        let Timeouts { connect, ping, list, call, stop_margin, image_removal, stall } = self.timeouts;
+        let [connect, ping, list, call, stop_margin, image_removal, stall] =
+            [connect, ping, list, call, stop_margin, image_removal, stall].map(|timeout| timeout.min(limit));
         Docker {
             inner: Arc::clone(&self.inner),
-            timeouts: Timeouts { connect, ping, list, call, stop_margin },
+            timeouts: Timeouts { connect, ping, list, call, stop_margin, image_removal, stall },
         }
     }
 
@@ -213,6 +220,74 @@ impl Docker {
         self.get::<wire::ImageInspect>(&format!("/images/{}/json", image.as_str()))?.into_image()
     }
 
+    /// The images that carry `instance`'s label, and `project`'s where one is asked for: what builds made, tagged or not.
+    ///
+    /// # Errors
+    /// As any call; one bad row is an error.
+    ///
+    /// # Blocks
+    /// Up to [`limits::DOCKER_LIST_MAX`].
+    pub fn images_of(&self, instance: &str, project: Option<ProjectId>) -> Result<Vec<ImageRow>, Error> {
+        let project = project.map(|id| format!("{LABEL_PROJECT}={id}"));
+        let labels: Vec<_> = std::iter::once(format!("{LABEL_INSTANCE}={instance}")).chain(project).collect();
+        let filters = percent_encoded(&json!({ "label": labels }).to_string());
+        let path = self.versioned(&format!("/images/json?filters={filters}"));
+        let answer = self.send("GET", &path, None, self.timeouts.list)?;
+        let rows: Vec<wire::ImageSummary> = parse(&self.read(answer, limits::DOCKER_LIST_BYTES_MAX)?)?;
+        rows.into_iter().map(wire::ImageSummary::into_row).collect()
+    }
+
+    /// Takes the name `image` away, and removes what it referred to if nothing else refers to that. One that is gone is removed
+    /// already.
+    ///
+    /// # Errors
+    /// `Conflict` when a container uses it, and as any call.
+    ///
+    /// # Blocks
+    /// Up to [`limits::DOCKER_IMAGE_REMOVE_MAX`].
+    pub fn remove_image(&self, image: &ImageRef) -> Result<(), Error> {
+        gone(self.delete(&format!("/images/{}", image.as_str()), self.timeouts.image_removal))
+    }
+
+    /// Removes an image that a build left behind (see [`Finished::residue`]), with the images below it that nothing else is made of.
+    /// Says whether it is gone now: one that a name refers to, that a container uses or that another image is made of stays.
+    ///
+    /// # Errors
+    /// As any call.
+    ///
+    /// # Blocks
+    /// Up to [`limits::DOCKER_CALL_MAX`] and [`limits::DOCKER_IMAGE_REMOVE_MAX`].
+    pub fn remove_residue(&self, id: &str) -> Result<bool, Error> {
+        if !container::is_hex(id.strip_prefix("sha256:").unwrap_or(id)) {
+            return Ok(false);
+        }
+        let found = match self.get::<wire::ImageInspect>(&format!("/images/{id}/json")) {
+            Err(Error::NotFound(_)) => return Ok(true),
+            found => found?,
+        };
+        let Some(id) = found.untagged()? else { return Ok(false) };
+        match gone(self.delete(&format!("/images/{id}"), self.timeouts.image_removal)) {
+            Err(Error::Conflict(_)) => Ok(false),
+            removed => removed.map(|()| true),
+        }
+    }
+
+    /// Where the engine keeps its images and containers, as a path on its host: the file system that builds fill.
+    ///
+    /// # Errors
+    /// As any call.
+    ///
+    /// # Blocks
+    /// Up to [`limits::DOCKER_CALL_MAX`].
+    pub fn root_dir(&self) -> Result<PathBuf, Error> {
+        let info: wire::Info = self.get("/info")?;
+        if info.docker_root_dir.is_absolute() {
+            Ok(info.docker_root_dir)
+        } else {
+            Err(Error::Malformed("the engine does not say where its images are".to_owned()))
+        }
+    }
+
     /// Makes a container from the fixed template and does not start it. Pulls nothing.
     ///
     /// # Errors
@@ -283,9 +358,9 @@ impl Docker {
     /// # Blocks
     /// Up to [`limits::DOCKER_CALL_MAX`]; 7 ms, measured on 20.10.
     pub fn remove<'a>(&self, which: impl Into<Which<'a>>, force: bool) -> Result<(), Error> {
-        let removed = self
-            .segment(which.into())
-            .and_then(|container| self.delete(&format!("/containers/{container}?force={force}")));
+        let removed = self.segment(which.into()).and_then(|container| {
+            self.delete(&format!("/containers/{container}?force={force}"), self.timeouts.call)
+        });
         gone(removed)
     }
 
@@ -417,7 +492,7 @@ impl Docker {
     /// # Blocks
     /// Up to [`limits::DOCKER_CALL_MAX`].
     pub fn remove_network(&self, name: &str) -> Result<(), Error> {
-        gone(self.delete(&network_path(name)?))
+        gone(self.delete(&network_path(name)?, self.timeouts.call))
     }
 
     /// The engine's counters of a container; `None` where it does not run. For where the cgroup files cannot be read.
@@ -515,8 +590,8 @@ impl Docker {
         self.read(answer, limits::DOCKER_ANSWER_BYTES_MAX)
     }
 
-    fn delete(&self, path: &str) -> Result<(), Error> {
-        let answer = self.send("DELETE", &self.versioned(path), None, self.timeouts.call)?;
+    fn delete(&self, path: &str, limit: Duration) -> Result<(), Error> {
+        let answer = self.send("DELETE", &self.versioned(path), None, limit)?;
         self.read(answer, limits::DOCKER_ANSWER_BYTES_MAX).map(drop)
     }
 

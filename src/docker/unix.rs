@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -24,24 +25,62 @@ use crate::limits;
 
 /// An agent that speaks to the engine at `socket` and keeps at most `idle_max` idle connections. No I/O yet.
 pub(super) fn agent(socket: &Path, idle_max: usize, connect_max: Duration) -> Agent {
+    made(socket, idle_max, connect_max, limits::DOCKER_BUFFER_BYTES, None)
+}
+
+/// An agent for one large request.
+pub(super) fn uploader(socket: &Path, connect_max: Duration, upload: &Upload) -> Agent {
+    made(socket, 0, connect_max, limits::DOCKER_BUILD_BUFFER_BYTES, Some(upload.clone()))
+}
+
+/// What a request's body and its connection know of each other: an engine that has its answer before the end of a body hangs up, and
+/// the answer is there to be read as soon as nobody insists on writing.
+#[derive(Clone, Debug)]
+pub(super) struct Upload {
+    /// Longest wait for room to write.
+    stall: Duration,
+    ended: Arc<AtomicBool>,
+}
+
+impl Upload {
+    pub(super) fn new(stall: Duration) -> Upload {
+        Upload { stall, ended: Arc::default() }
+    }
+
+    /// Whether the engine takes no more: the body is to end here.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+}
+
+fn made(
+    socket: &Path,
+    idle_max: usize,
+    connect_max: Duration,
+    output_bytes: usize,
+    upload: Option<Upload>,
+) -> Agent {
     let config = Config::builder()
         .proxy(None) // the default follows HTTP_PROXY
         .http_status_as_error(false) // 304 means "already so", and refusals carry a message
         .max_redirects(0)
         .max_response_header_size(limits::DOCKER_HEAD_BYTES_MAX)
         .input_buffer_size(limits::DOCKER_BUFFER_BYTES)
-        .output_buffer_size(limits::DOCKER_BUFFER_BYTES)
+        .output_buffer_size(output_bytes)
         .max_idle_connections(idle_max)
         .max_idle_connections_per_host(idle_max)
         .max_idle_age(limits::DOCKER_IDLE_AGE_MAX)
         .timeout_connect(Some(connect_max))
         .user_agent(concat!("muelle/", env!("CARGO_PKG_VERSION")))
         .build();
-    Agent::with_parts(config, UnixConnector(socket.to_owned()), NoDns)
+    Agent::with_parts(config, UnixConnector { socket: socket.to_owned(), upload }, NoDns)
 }
 
 #[derive(Debug)]
-struct UnixConnector(PathBuf);
+struct UnixConnector {
+    socket: PathBuf,
+    upload: Option<Upload>,
+}
 
 impl Connector for UnixConnector {
     type Out = UnixTransport;
@@ -54,13 +93,13 @@ impl Connector for UnixConnector {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // Linux waits this long for room in the listener's backlog (unix_stream_connect); std has no such timeout.
         socket.set_write_timeout(details.timeout.not_zero().map(|d| *d))?;
-        in_time(socket.connect(&SockAddr::unix(&self.0)?), Timeout::Connect)?;
+        in_time(socket.connect(&SockAddr::unix(&self.socket)?), Timeout::Connect)?;
         let stream = Arc::new(Stream(UnixStream::from(socket)));
         let handle: Weak<Stream> = Arc::downgrade(&stream);
         (details.register_shutdown)(handle)?;
         let buffers =
             LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
-        Ok(Some(UnixTransport { stream, buffers }))
+        Ok(Some(UnixTransport { stream, buffers, upload: self.upload.clone() }))
     }
 }
 
@@ -79,6 +118,7 @@ impl ShutdownHandle for Stream {
 struct UnixTransport {
     stream: Arc<Stream>,
     buffers: LazyBuffers,
+    upload: Option<Upload>,
 }
 
 impl Transport for UnixTransport {
@@ -89,8 +129,17 @@ impl Transport for UnixTransport {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let timeout = timeout.for_write();
         let mut stream = &self.stream.0;
-        stream.set_write_timeout(timeout.not_zero().map(|d| *d))?;
-        in_time(io::Write::write_all(&mut stream, &self.buffers.output()[..amount]), timeout.reason)
+        let stall = self.upload.as_ref().map(|upload| upload.stall);
+        stream.set_write_timeout(timeout.not_zero().map(|d| *d).or(stall))?;
+        let written =
+            in_time(io::Write::write_all(&mut stream, &self.buffers.output()[..amount]), timeout.reason);
+        match (&self.upload, written) {
+            (Some(upload), Err(Error::Io(_))) => {
+                upload.ended.store(true, Ordering::Release);
+                Ok(())
+            }
+            (_, written) => written,
+        }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {

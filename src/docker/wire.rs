@@ -5,15 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::container::{ApiReading, Health, Image, Inspected, Labels, Listed, Published, State};
+use super::container::{
+    ApiReading, Health, Image, ImageRow, Inspected, Labels, Listed, Published, State, is_hex,
+};
 use super::{ContainerId, Error, clean};
-use crate::domain::{ContainerName, Subnet};
+use crate::domain::{ContainerName, ImageRef, Subnet};
 
 type Ports = BTreeMap<String, Value>;
 
@@ -242,10 +245,18 @@ impl Endpoint {
 pub(super) struct ImageInspect {
     id: String,
     #[serde(deserialize_with = "nullable")]
+    repo_tags: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
     config: Config,
 }
 
 impl ImageInspect {
+    /// Its id, unless a name refers to it.
+    pub(super) fn untagged(self) -> Result<Option<String>, Error> {
+        let id = image_id(&self.id)?;
+        Ok(self.repo_tags.iter().all(|tag| tag == "<none>:<none>").then_some(id))
+    }
+
     pub(super) fn into_image(self) -> Result<Image, Error> {
         if self.id.is_empty() {
             return Err(Error::Malformed("an image without an id".to_owned()));
@@ -256,6 +267,78 @@ impl ImageInspect {
             exposed_ports: tcp_ports(&self.config.exposed_ports),
             has_healthcheck: test.first().is_some_and(|kind| kind != "NONE"),
         })
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct ImageSummary {
+    id: String,
+    #[serde(deserialize_with = "nullable")]
+    repo_tags: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    labels: BTreeMap<String, String>,
+}
+
+impl ImageSummary {
+    pub(super) fn into_row(self) -> Result<ImageRow, Error> {
+        let labels = Labels::pick(self.labels);
+        Ok(ImageRow {
+            id: image_id(&self.id)?,
+            // `<none>:<none>` is no name.
+            tags: self.repo_tags.iter().filter_map(|tag| ImageRef::parse(tag).ok()).collect(),
+            project: labels.project(),
+            deployment: labels.deployment(),
+        })
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct Info {
+    pub docker_root_dir: PathBuf,
+}
+
+/// One line of a build's answer; which fields it has says what it is.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct BuildLine {
+    pub stream: String,
+    pub status: String,
+    /// The layer that `status` is about.
+    pub id: String,
+    progress: String,
+    #[serde(deserialize_with = "nullable")]
+    progress_detail: ProgressDetail,
+    #[serde(deserialize_with = "nullable")]
+    pub aux: BuildAux,
+    error: String,
+    #[serde(deserialize_with = "nullable")]
+    error_detail: Refusal,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct BuildAux {
+    #[serde(rename = "ID")]
+    pub id: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ProgressDetail {
+    current: Option<IgnoredAny>,
+}
+
+impl BuildLine {
+    /// Why the build failed; empty where it goes on.
+    pub(super) fn failure(&self) -> &str {
+        if self.error.is_empty() { &self.error_detail.message } else { &self.error }
+    }
+
+    /// Whether it only says how far something has come.
+    pub(super) fn is_tick(&self) -> bool {
+        !self.progress.is_empty() || self.progress_detail.current.is_some()
     }
 }
 
@@ -389,6 +472,14 @@ pub(super) struct Actor {
 
 pub(super) fn container_id(raw: &str) -> Result<ContainerId, Error> {
     ContainerId::parse(raw).map_err(|_| Error::Malformed("a container without an id".to_owned()))
+}
+
+/// `sha256:` and 64 hex digits.
+pub(super) fn image_id(raw: &str) -> Result<String, Error> {
+    match raw.strip_prefix("sha256:") {
+        Some(digits) if digits.len() == 64 && is_hex(digits) => Ok(raw.to_owned()),
+        _ => Err(Error::Malformed("an image without an id".to_owned())),
+    }
 }
 
 /// The port of `8080/tcp` or `8080`.

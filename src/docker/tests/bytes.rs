@@ -16,15 +16,15 @@ use crate::limits;
 use crate::threads;
 
 /// What a call may take in these tests; the deadline of the real thing is 10 s.
-const LIMIT: Duration = Duration::from_millis(200);
+pub(super) const LIMIT: Duration = Duration::from_millis(200);
 /// By then a call that ends by its deadline has ended, on a busy machine too.
-const SOON: Duration = Duration::from_secs(5);
+pub(super) const SOON: Duration = Duration::from_secs(5);
 
-const OK: &str = "HTTP/1.1 200 OK\r\n";
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\n";
 
 /// Calls `answer` with each request line and the connection to write to; a connection ends when that says so.
-struct Listener {
-    socket: PathBuf,
+pub(super) struct Listener {
+    pub(super) socket: PathBuf,
     seen: Arc<Seen>,
     _accept: threads::Thread,
 }
@@ -36,13 +36,13 @@ struct Seen {
     lines: Mutex<Vec<String>>,
 }
 
-enum Then {
+pub(super) enum Then {
     KeepOpen,
     Close,
 }
 
 impl Listener {
-    fn new(answer: impl Fn(&str, &mut UnixStream) -> Then + Send + Sync + 'static) -> Listener {
+    pub(super) fn new(answer: impl Fn(&str, &mut UnixStream) -> Then + Send + Sync + 'static) -> Listener {
         let socket = socket_path();
         let listener = UnixListener::bind(&socket).unwrap();
         let seen = Arc::new(Seen::default());
@@ -65,18 +65,18 @@ impl Listener {
     }
 
     /// Sends the same bytes to every request and closes.
-    fn saying(bytes: &'static str) -> Listener {
+    pub(super) fn saying(bytes: &'static str) -> Listener {
         Listener::new(move |_, stream| {
             let _ = stream.write_all(bytes.as_bytes());
             Then::Close
         })
     }
 
-    fn client(&self) -> Docker {
+    pub(super) fn client(&self) -> Docker {
         client(&self.socket)
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         self.seen.lines.lock().unwrap().clone()
     }
 }
@@ -92,7 +92,7 @@ impl Drop for Listener {
 fn serve(mut stream: UnixStream, seen: &Seen, answer: &dyn Fn(&str, &mut UnixStream) -> Then) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     loop {
-        let (mut first, mut line, mut body) = (String::new(), String::new(), 0);
+        let (mut first, mut line, mut body, mut chunked) = (String::new(), String::new(), 0, false);
         while reader.read_line(&mut line).unwrap_or(0) > 0 && line != "\r\n" {
             if first.is_empty() {
                 line.trim_end().clone_into(&mut first);
@@ -100,12 +100,16 @@ fn serve(mut stream: UnixStream, seen: &Seen, answer: &dyn Fn(&str, &mut UnixStr
             if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
                 body = length.trim().parse().unwrap();
             }
+            chunked |= line.eq_ignore_ascii_case("transfer-encoding: chunked\r\n");
             line.clear();
         }
         if line.is_empty() {
             return;
         }
         reader.read_exact(&mut vec![0; body]).unwrap();
+        if chunked && pass_over_chunks(&mut reader).is_none() {
+            return;
+        }
         seen.lines.lock().unwrap().push(first.clone());
         if matches!(answer(&first, &mut stream), Then::Close) {
             return;
@@ -113,19 +117,42 @@ fn serve(mut stream: UnixStream, seen: &Seen, answer: &dyn Fn(&str, &mut UnixStr
     }
 }
 
-fn socket_path() -> PathBuf {
+fn pass_over_chunks(reader: &mut impl BufRead) -> Option<()> {
+    loop {
+        let mut size = String::new();
+        reader.read_line(&mut size).ok()?;
+        let size = u64::from_str_radix(size.trim_end(), 16).ok()?;
+        std::io::copy(&mut reader.take(size + 2), &mut std::io::sink()).ok()?;
+        if size == 0 {
+            return Some(());
+        }
+    }
+}
+
+pub(super) fn socket_path() -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let name = format!("muelle-{}-{}.sock", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     std::env::temp_dir().join(name)
 }
 
-fn client(socket: &std::path::Path) -> Docker {
-    let timeouts = Timeouts { connect: LIMIT, ping: LIMIT, list: LIMIT, call: LIMIT, stop_margin: LIMIT };
-    Docker::with_timeouts(socket, timeouts)
+pub(super) fn client(socket: &std::path::Path) -> Docker {
+    with_limit(socket, LIMIT)
 }
 
-fn ample(socket: &std::path::Path) -> Docker {
-    let timeouts = Timeouts { connect: SOON, ping: SOON, list: SOON, call: SOON, stop_margin: SOON };
+pub(super) fn ample(socket: &std::path::Path) -> Docker {
+    with_limit(socket, SOON)
+}
+
+fn with_limit(socket: &std::path::Path, limit: Duration) -> Docker {
+    let timeouts = Timeouts {
+        connect: limit,
+        ping: limit,
+        list: limit,
+        call: limit,
+        stop_margin: limit,
+        image_removal: limit,
+        stall: limit,
+    };
     Docker::with_timeouts(socket, timeouts)
 }
 
@@ -134,7 +161,7 @@ fn id() -> ContainerId {
 }
 
 #[track_caller]
-fn soon<T>(call: impl FnOnce() -> T) -> T {
+pub(super) fn soon<T>(call: impl FnOnce() -> T) -> T {
     let started = Instant::now();
     let result = call();
     assert!(started.elapsed() < SOON, "took {:?}", started.elapsed());

@@ -15,19 +15,19 @@ use super::super::{
 use crate::domain::{ContainerName, EnvName, ImageRef, ProjectId};
 
 #[path = "../../../tests/it/harness/image.rs"]
-mod image;
+pub(super) mod image;
 use image::{TestImage, raw, socket, unique};
 
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 
-fn docker() -> Docker {
+pub(super) fn docker() -> Docker {
     let docker = Docker::new(&socket());
     docker.negotiate().expect("a container engine is needed for this test");
     docker
 }
 
 /// The image that most tests use, as long as any does.
-fn shared_image() -> Arc<TestImage> {
+pub(super) fn shared_image() -> Arc<TestImage> {
     static SHARED: Mutex<Weak<TestImage>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap();
     shared.upgrade().unwrap_or_else(|| {
@@ -105,7 +105,7 @@ impl Drop for Container {
 
 /// Asks until the answer is right, and fails with the last one.
 #[track_caller]
-fn eventually<T: std::fmt::Debug>(mut ask: impl FnMut() -> T, right: impl Fn(&T) -> bool) -> T {
+pub(super) fn eventually<T: std::fmt::Debug>(mut ask: impl FnMut() -> T, right: impl Fn(&T) -> bool) -> T {
     let deadline = Instant::now() + SOON;
     let pace = crossbeam_channel::tick(Duration::from_millis(20));
     loop {
