@@ -4,7 +4,8 @@ use std::io::{self, Read};
 
 use ureq::Agent;
 
-use super::{ApiReading, Error, Events, Image, Inspected, Listed, LogLine, frames, parse, wire};
+use super::build::Transcript;
+use super::{ApiReading, Error, Events, Finished, Image, Inspected, Listed, LogLine, frames, parse, wire};
 
 /// See [`super::Docker::logs`].
 ///
@@ -18,6 +19,13 @@ pub fn log_tail(source: impl Read, framed: bool, keep: usize) -> io::Result<Vec<
 pub fn events(stream: impl Read + Send + 'static) -> Events {
     thread_local!(static AGENT: Agent = Agent::new_with_defaults());
     Events::open(AGENT.with(Agent::clone), stream).0
+}
+
+/// See [`super::Build::run`].
+pub fn build(answer: impl Read, line: &mut dyn FnMut(&str)) -> Finished {
+    let mut transcript = Transcript::new(line);
+    let result = transcript.read(answer);
+    transcript.finish(result)
 }
 
 /// See [`super::Docker::list`].

@@ -1,15 +1,18 @@
-//! The engine's JSON, its lists, objects and event lines: what comes out of it is bounded, clean, and what the rest relies on.
+//! The engine's JSON, its lists, objects, event lines and builds: what comes out of it is bounded, clean, and what the rest relies on.
 #![no_main]
 
 use std::io::{Cursor, Read};
 
 use libfuzzer_sys::fuzz_target;
-use muelle::docker::fuzzing::{events, image, inspect, list, stats};
-use muelle::docker::{ContainerEvent, ContainerId, Error, Published};
-use muelle::limits::DOCKER_MESSAGE_CHARS_MAX;
+use muelle::docker::fuzzing::{build, events, image, inspect, list, stats};
+use muelle::docker::{ContainerEvent, ContainerId, Error, Finished, Published};
+use muelle::limits::{DOCKER_BUILD_LOG_LINE_BYTES_MAX, DOCKER_BUILD_RESIDUE_MAX, DOCKER_MESSAGE_CHARS_MAX};
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (kind, json) = input;
+    if let Some(step) = kind.checked_sub(200) {
+        return built(json, 1 + usize::from(step));
+    }
     match kind % 5 {
         0 => lines(json, 1 + usize::from(kind / 5)),
         1 => {
@@ -64,6 +67,30 @@ fn follow(bytes: impl Read + Send + 'static) -> (Vec<ContainerEvent>, Option<Str
     }
 }
 
+/// The same however the bytes arrive; lines are short and clean, and ids are ids.
+fn built(bytes: &[u8], step: usize) {
+    let whole = log(Cursor::new(bytes));
+    assert_eq!(whole, log(Drip(Cursor::new(bytes), step)));
+    let (Finished { result, residue }, lines) = whole;
+    for line in lines {
+        assert!(line.len() <= 3 * DOCKER_BUILD_LOG_LINE_BYTES_MAX);
+        assert!(!line.chars().any(|c| c != '\t' && c.is_control()), "{line:?}");
+    }
+    assert!(residue.len() <= DOCKER_BUILD_RESIDUE_MAX);
+    let is_hex = |id: &str| id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(residue.iter().all(|id| is_hex(id.strip_prefix("sha256:").unwrap_or(id)) && id.len() >= 12));
+    match result {
+        Ok(id) => assert!(id.len() == 71 && !residue.contains(&id)),
+        Err(error) => assert!(!error.to_string().chars().any(char::is_control)),
+    }
+}
+
+fn log(bytes: impl Read) -> (Finished, Vec<String>) {
+    let mut lines = Vec::new();
+    let finished = build(bytes, &mut |line| lines.push(line.to_owned()));
+    (finished, lines)
+}
+
 /// What was read; a refusal is a sentence for people.
 fn told<T: std::fmt::Debug>(read: Result<T, Error>) -> Option<T> {
     if let Err(error) = &read {
@@ -95,9 +122,9 @@ fn is_published(published: &Published) {
     );
 }
 
-struct Drip(Cursor<Vec<u8>>, usize);
+struct Drip<T>(Cursor<T>, usize);
 
-impl Read for Drip {
+impl<T: AsRef<[u8]>> Read for Drip<T> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.1.min(buffer.len());
         self.0.read(&mut buffer[..count])
