@@ -365,3 +365,23 @@ pub const GIT_COMPLAINTS_MAX: usize = 16;
 pub const GIT_REASON_CHARS_MAX: usize = 300;
 /// Longest first line of a commit's message that is passed on, in characters.
 pub const COMMIT_SUBJECT_CHARS_MAX: usize = 200;
+/// Files and folders of a repository that are looked at: what is meant to be built has a few hundred.
+pub const CONTEXT_FILES_MAX: usize = 20_000;
+/// Bytes of all their paths together: they are held in memory until the build has them.
+pub const CONTEXT_PATHS_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Folders within folders: a descriptor and a stack frame for each.
+pub const CONTEXT_DEPTH_MAX: usize = 64;
+/// What is read and written at once, in bytes, while a build's files are sent.
+pub const CONTEXT_BUFFER_BYTES: usize = 64 * 1024;
+/// Files left out of a build that are named; the rest is counted.
+pub const CONTEXT_LEFT_OUT_NAMED: usize = 5;
+/// Largest Dockerfile, in bytes: long ones have 10 KiB.
+pub const DOCKERFILE_BYTES_MAX: u64 = 64 * 1024;
+/// Largest `package.json`, `requirements.txt`, `pyproject.toml` or Python module that is looked into, in bytes.
+pub const DETECT_BYTES_MAX: u64 = 1024 * 1024;
+/// Largest `.dockerignore`, in bytes.
+pub const IGNORE_BYTES_MAX: u64 = 64 * 1024;
+/// Patterns in it: generated ones have about a hundred.
+pub const IGNORE_PATTERNS_MAX: usize = 1000;
+/// Steps of comparing its patterns with all files: about ten seconds of a core; a hundred patterns and the most files take a tenth.
+pub const IGNORE_STEPS_MAX: u64 = 4_000_000_000;

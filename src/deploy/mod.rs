@@ -3,4 +3,14 @@
 //! Knows git, recipes and build contexts. Decides nothing about projects: it is handed one deployment at a time and tells the
 //! supervisor how that went.
 
+pub mod context;
 pub mod git;
+pub mod ignore;
+pub mod recipe;
+mod tree;
+
+pub use tree::Refusal;
+
+#[cfg(test)]
+#[path = "../../tests/it/harness/checkout.rs"]
+mod checkout;
