@@ -17,5 +17,6 @@ mod lifecycle;
 mod logs;
 mod metrics;
 mod openapi;
+mod recipes;
 mod tidy;
 mod watchdog;

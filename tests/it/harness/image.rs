@@ -99,8 +99,9 @@ pub fn try_raw(method: &str, path: &str, content_type: &str, body: &[u8]) -> io:
     );
     engine.write_all(head.as_bytes())?;
     engine.write_all(body)?;
-    let mut answer = String::new();
-    engine.read_to_string(&mut answer)?;
+    let mut answer = Vec::new();
+    engine.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     Ok((status, answer))
 }

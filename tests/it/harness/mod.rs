@@ -1,6 +1,7 @@
 //! What the tests stand on: a server of their own, containers of their own, clients, and waiting for conditions.
 
 pub mod byte_engine;
+pub mod checkout;
 pub mod client;
 pub mod engine;
 pub mod git_server;
