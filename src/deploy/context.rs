@@ -88,15 +88,13 @@ impl Context<'_> {
     pub fn write(&self, out: impl Write, time: u64) -> Result<(), Error> {
         let mut out = BufWriter::with_capacity(CONTEXT_BUFFER_BYTES, out);
         let mut tar = tar::Builder::new(&mut out);
-        let written = self.append_all(&mut tar, time);
+        let written = self.append_all(&mut tar, time).and_then(|()| tar.finish().map_err(Error::Write));
+        drop(tar); // which writes the archive's end, if that is not there yet
         if written.is_err() {
-            // Dropped, it would write the archive's end.
-            std::mem::forget(tar);
+            // What waits in the buffer goes nowhere, the end with it.
             drop(out.into_parts());
             return written;
         }
-        tar.finish().map_err(Error::Write)?;
-        drop(tar);
         out.flush().map_err(Error::Write)
     }
 
@@ -463,18 +461,19 @@ mod tests {
         let (done, longer) = write(&before, "123456789");
         done.unwrap();
         assert_eq!(longer, whole, "what was added is not carried");
-        let (done, cut) = write(&before, "123");
-        assert!(
-            matches!(&done, Err(Error::Read(Refusal(why))) if why.starts_with("late changed")),
-            "{done:?}"
-        );
-        assert!(!cut.ends_with(&[0; 1024]));
+        for bytes in (0..20_000).step_by(256) {
+            // Wherever the buffer is full.
+            checkout.write("index.html", "x".repeat(4 * CONTEXT_BUFFER_BYTES - bytes).as_bytes());
+            checkout.write("late", b"123456");
+            let (done, cut) = write(&context(), "123");
+            assert!(
+                matches!(&done, Err(Error::Read(Refusal(why))) if why.starts_with("late changed")),
+                "{done:?}"
+            );
+            assert!(!cut.is_empty() && !cut.ends_with(&[0; 513]), "{bytes}");
+        }
         fs::remove_file(checkout.path("late")).unwrap();
-        let (done, _) = {
-            let mut bytes = Vec::new();
-            (before.write(&mut bytes, 0), bytes)
-        };
-        assert!(matches!(done, Err(Error::Read(_))));
+        assert!(matches!(before.write(io::sink(), 0), Err(Error::Read(_))));
         checkout.link("late", "index.html");
         let done = before.write(io::sink(), 0);
         assert!(
