@@ -15,8 +15,10 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use crate::domain::ImageRef;
 use crate::limits::{
-    CONFIG_BYTES_MAX, CONFIG_LIST_MAX, PROJECT_MEMORY_MB, REFRESH_LIFETIME, TOKEN_LIFETIME_MAX,
+    CONFIG_BYTES_MAX, CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROJECT_MEMORY_MB, REFRESH_LIFETIME,
+    TOKEN_LIFETIME_MAX,
 };
 
 /// A whole, valid configuration.
@@ -34,6 +36,8 @@ pub struct Config {
     pub docker: Docker,
     /// For the poller.
     pub metrics: Metrics,
+    /// For what is built from repositories.
+    pub deploy: Deploy,
     /// How much of everything.
     pub limits: Limits,
 }
@@ -119,6 +123,40 @@ pub enum MetricsSource {
     Cgroup,
     /// The engine's stats.
     Api,
+}
+
+/// `[deploy]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deploy {
+    /// Whether a repository may be fetched without TLS.
+    pub allow_http: bool,
+    /// Whether a repository may be on this machine or its network.
+    pub allow_private_hosts: bool,
+    /// How long a repository may take to be fetched.
+    pub clone_timeout: Duration,
+    /// How long an image may take to be built.
+    pub build_timeout: Duration,
+    /// Memory in MiB that a build may use.
+    pub build_memory_mb: u32,
+    /// CPUs that a build may use; `None` for half of them.
+    pub build_cpus: Option<f64>,
+    /// Images of a project that are kept, the present one included.
+    pub keep_images: usize,
+    /// Size in MiB of what is handed to the engine to build from.
+    pub max_context_mb: u32,
+    /// What recipes start from.
+    pub images: BaseImages,
+}
+
+/// `[deploy.images]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaseImages {
+    /// Has busybox.
+    pub static_: ImageRef,
+    /// Has Node and npm.
+    pub node: ImageRef,
+    /// Has Python.
+    pub python: ImageRef,
 }
 
 /// `[limits]`
@@ -210,9 +248,10 @@ fn parse(
     let auth = auth(&mut keys);
     let docker = docker(&mut keys, folder, env);
     let metrics = metrics(&mut keys);
+    let deploy = deploy(&mut keys);
     let limits = limits(&mut keys);
     let known = keys.finish()?;
-    Ok((Config { data_dir, trusted_peers, api, auth, docker, metrics, limits }, known))
+    Ok((Config { data_dir, trusted_peers, api, auth, docker, metrics, deploy, limits }, known))
 }
 
 fn api(keys: &mut Keys) -> Api {
@@ -284,6 +323,38 @@ fn metrics(keys: &mut Keys) -> Metrics {
     }
 }
 
+fn deploy(keys: &mut Keys) -> Deploy {
+    let seconds = |minutes: u64| Duration::from_secs(minutes * 60);
+    let limit = |v: &Value| {
+        let range = Duration::from_secs(1)..=DEPLOY_TIMEOUT_MAX;
+        let time = humantime::parse_duration(string(v)?).ok().filter(|time| range.contains(time));
+        time.ok_or_else(|| "must be a time from \"1s\" to \"4h\"".to_owned())
+    };
+    let image = |default: &str| ImageRef::parse(default).expect("a valid name of an image");
+    let parse =
+        |v: &Value| ImageRef::parse(string(v)?).map_err(|_| "must be the name of an image".to_owned());
+    Deploy {
+        allow_http: keys.read("deploy.allow_http", false, boolean),
+        allow_private_hosts: keys.read("deploy.allow_private_hosts", true, boolean),
+        clone_timeout: keys.read("deploy.clone_timeout", seconds(5), limit),
+        build_timeout: keys.read("deploy.build_timeout", seconds(15), limit),
+        build_memory_mb: keys.read("deploy.build_memory_mb", 2048, |v| whole(v, 64..=1_048_576)),
+        build_cpus: keys.read("deploy.build_cpus", None, |v| match v {
+            Value::String(word) if word == "half" => Ok(None),
+            Value::Integer(n @ 1..=1024) => Ok(u32::try_from(*n).ok().map(f64::from)),
+            Value::Float(n) if *n >= 0.05 && *n <= 1024.0 => Ok(Some(*n)),
+            _ => Err("must be \"half\" or a number from 0.05 to 1024".into()),
+        }),
+        keep_images: keys.read("deploy.keep_images", 3, |v| whole(v, 1..=20)),
+        max_context_mb: keys.read("deploy.max_context_mb", 500, |v| whole(v, 1..=10_240)),
+        images: BaseImages {
+            static_: keys.read("deploy.images.static", image("busybox:1.37"), parse),
+            node: keys.read("deploy.images.node", image("node:22-alpine"), parse),
+            python: keys.read("deploy.images.python", image("python:3.13-slim"), parse),
+        },
+    }
+}
+
 fn limits(keys: &mut Keys) -> Limits {
     let connections = keys.read("limits.connections", 1024, |v| whole(v, 8..=65_536));
     let per_address = keys.read("limits.per_address", 64, |v| whole(v, 1..=65_536));
@@ -333,19 +404,28 @@ impl Keys {
             _ => None,
         });
         let mut sections: BTreeMap<String, Table> = tables.collect();
+        for (name, table) in sections.clone() {
+            // `[deploy.images]`
+            for (inner, value) in table {
+                if let Value::Table(inner_table) = value {
+                    sections.insert(format!("{name}.{inner}"), inner_table);
+                    sections.entry(name.clone()).and_modify(|outer| drop(outer.remove(&inner)));
+                }
+            }
+        }
         sections.insert(String::new(), values.into_iter().collect());
         Ok(Keys { sections, known: Vec::new(), problems: Vec::new() })
     }
 
     fn has(&self, key: &str) -> bool {
-        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
         self.sections.get(section).is_some_and(|table| table.contains_key(name))
     }
 
     /// The value of a key (`name` or `section.name`): its default where it is absent, or wrong and therefore a problem.
     fn read<T>(&mut self, key: &'static str, default: T, parse: impl Fn(&Value) -> Result<T, String>) -> T {
         self.known.push(key);
-        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
         let Some(value) = self.sections.get_mut(section).and_then(|table| table.remove(name)) else {
             return default;
         };
@@ -381,6 +461,10 @@ impl Keys {
 
 fn string(value: &Value) -> Result<&str, String> {
     value.as_str().ok_or_else(|| format!("must be a text in quotes, not {}", value.type_str()))
+}
+
+fn boolean(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| "must be true or false".into())
 }
 
 /// A list of texts; a single text is a list of one.

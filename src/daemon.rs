@@ -15,6 +15,8 @@ use crate::api::wire::Words;
 use crate::api::{self, Api, Door};
 use crate::auth::token::{KeyError, Keys};
 use crate::config::{self, Config};
+use crate::deploy::recipe::Images;
+use crate::deploy::worker;
 use crate::docker::Docker;
 use crate::domain::{Event, Status};
 use crate::host;
@@ -23,7 +25,7 @@ use crate::limits;
 use crate::runtime::poller::{self, Kick};
 use crate::runtime::supervisor::{self, Supervisor};
 use crate::runtime::{Hub, Reach, Runtime, ops, watcher};
-use crate::store::{self, DirLock, OpenError, Store};
+use crate::store::{self, DirLock, Logs, OpenError, Store};
 use crate::watchdog::{self, Manager};
 
 /// Why the server does not start.
@@ -89,8 +91,12 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let bound = bind(config)?;
 
     let docker = Docker::new(&config.docker.socket);
+    store.interrupt_deployments(INTERRUPTED, SystemTime::now())?;
     let projects = store.reader()?.projects()?;
-    let count = projects.len();
+    let (last, waiting) = store.reader()?.recent_deployments()?;
+    let (count, logs) = (projects.len(), Logs::new(&config.data_dir));
+    // The supervisor hands over one at a time.
+    let (builds, to_build) = bounded(1);
     let (words, ids) = (Words { stopped: config.api.stopped_word }, Ids::new(SystemTime::now()));
     let hub = Arc::new(Hub::new(config.limits.streams, config.limits.streams_per_user));
     let (kick, kicked) = Kick::new();
@@ -98,25 +104,24 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let supervisor = Supervisor::new(
         supervisor::Settings {
             store: Arc::clone(&store),
-            ops: operations(config, &docker, &store),
+            ops: operations(config, &docker, &store, &logs),
             encode: Box::new(move |events: &[&Event], first| encoder.encode(events, first, words)),
             hub,
             projects,
+            last,
+            waiting,
+            builds,
         },
         kick,
     );
     let (runtime, inbox) = (supervisor.runtime(), supervisor.inbox());
+    let deploying = deploying(config, &docker, &runtime, &store, &logs);
     let mut parts = parts(config, &runtime, &store, &docker, keys, (words, ids), bound.counters());
     parts.stuck_after = manager.as_ref().and_then(Manager::stuck_after).unwrap_or(parts.stuck_after);
-    let api = Api::new(parts)?;
-    let weak = Arc::downgrade(&api);
-    store.on_foreign_change(Box::new(move || {
-        let reloaded = weak.upgrade().map_or(Ok(()), |api| api.reload());
-        reloaded.inspect_err(|error| log::error!("cannot read users and sessions: {error}")).is_ok()
-    }));
-    let handler: Arc<dyn http::Handler> = Arc::new(Door::new(api));
+    let handler = interface(parts, &store)?;
 
     let supervising = supervisor.start(died.clone())?;
+    let deploying = worker::start(deploying, to_build, died.clone())?;
     let mut watching = watcher::start(docker.clone(), inbox.clone(), died.clone())?;
     let mut polling = poller::start(measuring(config, docker), runtime.clone(), kicked, died)?;
     let addresses = bound.addresses();
@@ -125,10 +130,8 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let feeding = manager
         .map(|it| watchdog::start(it, server.visitor(), Box::new(move || summary(&shown))))
         .transpose()?;
-    for address in addresses {
-        log::info!("listening on http://{address}");
-    }
-    log::info!("{count} projects in {}", config.data_dir.display());
+    let at = addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(" and ");
+    log::info!("listening on {at} for {count} projects in {}", config.data_dir.display());
 
     // A signal, or the name of a thread that died: systemd starts anew what can not go on. A sender lives in the signal handler.
     let dead = stopped.recv().unwrap_or_default();
@@ -144,12 +147,27 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     drop(handler);
     drop(watching);
     drop(supervising);
+    drop(deploying);
     drop(polling);
     drop(runtime);
     drop(store);
     log::info!("stopped");
     if dead.is_empty() { Ok(()) } else { Err(Fatal::System(format!("the thread {dead} died"))) }
 }
+
+/// The interface, which learns what the command line changes.
+fn interface(parts: api::Parts, store: &Store) -> Result<Arc<dyn http::Handler>, Fatal> {
+    let api = Api::new(parts)?;
+    let weak = Arc::downgrade(&api);
+    store.on_foreign_change(Box::new(move || {
+        let reloaded = weak.upgrade().map_or(Ok(()), |api| api.reload());
+        reloaded.inspect_err(|error| log::error!("cannot read users and sessions: {error}")).is_ok()
+    }));
+    Ok(Arc::new(Door::new(api)))
+}
+
+/// What is said of a deployment that an end of muelle ended.
+const INTERRUPTED: &str = "It was interrupted: muelle was ended before it was done";
 
 /// How it is, in a line for `systemctl status`.
 fn summary(runtime: &Runtime) -> String {
@@ -205,7 +223,7 @@ fn front(config: &Config) -> http::Settings {
     }
 }
 
-fn operations(config: &Config, docker: &Docker, store: &Store) -> ops::Settings {
+fn operations(config: &Config, docker: &Docker, store: &Arc<Store>, logs: &Logs) -> ops::Settings {
     ops::Settings {
         docker: docker.clone(),
         instance: store.instance().to_owned(),
@@ -217,6 +235,40 @@ fn operations(config: &Config, docker: &Docker, store: &Store) -> ops::Settings 
         is_local: host::is_local_address,
         memory_mb_default: config.limits.project_memory_mb_default(),
         cpus_default: config.limits.project_cpus,
+        keep_images: config.deploy.keep_images,
+        store: Arc::clone(store),
+        logs: logs.clone(),
+    }
+}
+
+fn deploying(
+    config: &Config,
+    docker: &Docker,
+    runtime: &Runtime,
+    store: &Store,
+    logs: &Logs,
+) -> worker::Settings {
+    let deploy = &config.deploy;
+    let half = (f64::from(host::online_cpus()) / 2.0).max(1.0);
+    worker::Settings {
+        docker: docker.clone(),
+        runtime: runtime.clone(),
+        logs: logs.clone(),
+        data_dir: config.data_dir.clone(),
+        instance: store.instance().to_owned(),
+        // Also after the file was replaced by a newer one.
+        askpass: format!("/proc/{}/exe", std::process::id()).into(),
+        allow_private_hosts: deploy.allow_private_hosts,
+        clone_timeout: deploy.clone_timeout,
+        build_timeout: deploy.build_timeout,
+        memory_bytes: u64::from(deploy.build_memory_mb) << 20,
+        cpus: deploy.build_cpus.unwrap_or(half),
+        context_bytes_max: u64::from(deploy.max_context_mb) << 20,
+        images: Images {
+            files: deploy.images.static_.clone(),
+            node: deploy.images.node.clone(),
+            python: deploy.images.python.clone(),
+        },
     }
 }
 
@@ -265,6 +317,9 @@ fn parts(
         metrics_allow: config.metrics.allow.clone(),
         project_memory_mb_max: config.limits.project_memory_mb,
         stuck_after: limits::STUCK_AFTER,
+        logs: Logs::new(&config.data_dir),
+        allow_http: config.deploy.allow_http,
+        allow_private_hosts: config.deploy.allow_private_hosts,
         project_cpus_max: config.limits.project_cpus.unwrap_or_else(|| f64::from(host::online_cpus())),
     }
 }

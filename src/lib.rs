@@ -3,7 +3,7 @@
 //! # Layers (an arrow means "may use"; `tests/it/tidy.rs` holds it)
 //!
 //! ```text
-//! main ─► daemon ─► api ─► deploy ─► runtime ─► store, docker, host, auth, http ─► domain, limits, threads
+//! main ─► daemon ─► api, deploy ─► runtime ─► store, docker, host, auth, http ─► domain, limits, threads
 //!            └────► config, watchdog ─► http
 //! ```
 //!
@@ -28,6 +28,9 @@
 //! - **A request**: `http::connection` → `api::Door::handle` → `api::routes` → a handler → `http::response`.
 //! - **A start**: `api::containers::start` → `runtime::Runtime::command` → `runtime::supervisor` → `domain::lifecycle::step` → the store
 //!   commits the intent → the caller is answered, `runtime::ops` asks Docker → probes → running → `runtime::hub` → `api::feed`.
+//! - **A deployment**: `api::deployments` → the store records it → supervisor (`runtime::releases`) → when it has its turn `deploy::worker`:
+//!   `git` → `recipe` → `context` → `docker::build` → supervisor: the new version comes up beside the old one by the same lifecycle → the
+//!   store records that it is the project's → the old one drains and goes.
 //! - **A Docker event**: `runtime::watcher` → supervisor → a look → `step` → snapshot → one frame per owner → every client of that owner.
 //!
 //! # Threads
@@ -46,6 +49,8 @@
 //! | `api-N` | ≤ 4 | a job that asks the store or the engine |
 //! | `engine-N` | ≤ 2 | a job that asks the engine |
 //! | `login-N` | 1 | hashing a password |
+//! | `deploy` | 1 | git, or the build |
+//! | `build`, `context` | 1 + 1 while an image is built | the engine's answer; the checkout's files, and the engine that takes them |
 //! | `git-read` | one per running `git` | that git's pipe |
 //! | `resolve` | one per clone where private hosts are not allowed | the resolver |
 //! | `watchdog` | 1 under systemd | its own answer, and the pause to the next |

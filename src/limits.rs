@@ -221,6 +221,8 @@ pub const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 pub const CONFIG_LIST_MAX: usize = 64;
 /// Memory in MiB of a project whose owner did not choose.
 pub const PROJECT_MEMORY_MB: u32 = 512;
+/// Longest time that a clone or a build can be given: what takes longer hangs.
+pub const DEPLOY_TIMEOUT_MAX: Duration = Duration::from_secs(4 * 3600);
 
 // ---- runtime ----
 
@@ -294,8 +296,8 @@ pub const API_BODIES_MAX: usize = 16 * 1024 * 1024;
 pub const API_ENGINE_MAX: Duration = Duration::from_millis(1500);
 /// Handlers that ask the store or the engine, at once.
 pub const API_THREADS: usize = 4;
-/// Requests that wait for such a handler; then 503.
-pub const API_QUEUE: usize = 64;
+/// Requests that wait for such a handler; then 503. A hundred people press a button at once.
+pub const API_QUEUE: usize = 128;
 /// Handlers that ask the engine, at once: should it hang, the others go on.
 pub const API_ENGINE_THREADS: usize = 2;
 /// Requests that wait for such a handler; then 503. A hundred creates at once, 2 ms each; should the engine hang, they are refused once
@@ -333,6 +335,44 @@ pub const PROJECT_CPUS_MIN: f64 = 0.05;
 
 // ---- deploy ----
 
+/// Deployments that wait for their turn; then 429. At a minute each this is a quarter of an hour.
+pub const DEPLOY_QUEUE: u32 = 16;
+/// Deployments of one project whose record and log are kept, beside those whose image is.
+pub const DEPLOYMENTS_KEPT: u32 = 20;
+/// Lines on their way from the engine's answer to the log.
+pub const BUILD_LINES_QUEUE: usize = 64;
+/// How often a build is looked at for what it does to the host.
+pub const BUILD_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Output of a build, in bytes, beyond which it is ended: ten times what is kept.
+pub const BUILD_OUTPUT_BYTES_MAX: u64 = 100 * 1024 * 1024;
+/// Processes and threads by which the host may have more than before a build; a fork bomb's are root's, whom no limit of its own binds.
+pub const BUILD_THREADS_MAX: u64 = 4096;
+/// Free bytes without which no build begins.
+pub const BUILD_DISK_FREE: u64 = 2 << 30;
+/// Disks smaller than this need a tenth of themselves instead.
+pub const SMALL_DISK: u64 = 20_000_000_000;
+/// Which part of that must be left while it goes on.
+pub const BUILD_DISK_LAST: u64 = 4;
+/// How often a deployment's progress is told at the most: 20 times a second.
+pub const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+/// Longest message of that, in characters; the log has all of it.
+pub const PROGRESS_CHARS_MAX: usize = 400;
+/// How long a version that was replaced serves those who still have its address, before it is asked to end.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// For how long after it took over a version's crash means to go back to the one before it.
+pub const PROBATION: Duration = Duration::from_secs(60);
+/// Pause until images are removed that could not be, or that a build might be about to use.
+pub const ERASE_AGAIN: Duration = Duration::from_secs(5);
+/// The log of one deployment, in bytes.
+pub const DEPLOY_LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// How often a log that is being written is looked at for a client of its stream.
+pub const DEPLOY_LOG_POLL: Duration = Duration::from_millis(200);
+/// Looks without anything new until the log of a deployment that has ended counts as complete.
+pub const DEPLOY_LOG_QUIET: u32 = 3;
+/// Longest name of a message of a repository's host, in characters: GitHub's have 36.
+pub const DELIVERY_CHARS_MAX: usize = 128;
+/// Messages of a repository's host that are remembered, so that one told twice deploys once.
+pub const DELIVERIES_KEPT: u32 = 100;
 /// The files of one checkout, in bytes; the same again for git's own files while it fetches. They are read, packed and sent to the engine.
 pub const CHECKOUT_BYTES_MAX: u64 = 500 * 1024 * 1024;
 /// Files and folders of one checkout: large applications have a few thousand, and vendored libraries do not belong into an image's context.

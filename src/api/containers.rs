@@ -8,8 +8,8 @@ use super::feed::{self, Listener};
 use super::projects::own;
 use super::request::Call;
 use super::routes::Answer;
-use super::{Api, json as answer};
-use crate::domain::Status;
+use super::{Api, deployments, json as answer};
+use crate::domain::{Cause, Status};
 use crate::http::Response;
 use crate::runtime::Command;
 use crate::runtime::hub::Refused;
@@ -41,21 +41,17 @@ pub(super) fn restart(api: &Api, call: &Call) -> Answer {
     command(api, call, Command::Restart, |_| "Container is restarting")
 }
 
-/// `POST /containers/:id/create` and `/rebuild`: only what comes from a repository can be built again.
+/// `POST /containers/:id/create` and `/rebuild`: deploys again from the repository.
 pub(super) fn rebuild(api: &Api, call: &Call) -> Answer {
     call.nothing()?;
-    own(api, call)?;
-    Err(Failure::new(
-        400,
-        "NotFromRepository",
-        "This project does not come from a repository, there is nothing to build",
-    ))
+    let (view, made) = deployments::deploy(api, &*own(api, call)?, Cause::Asked)?;
+    Ok(deployments::queued(api, "Deployment queued", &view, &made))
 }
 
 fn command(api: &Api, call: &Call, command: Command, message: fn(Status) -> &'static str) -> Answer {
     call.nothing()?;
     let view = own(api, call)?;
-    let view = api.runtime.command(view.project.owner, view.project.id, command)?;
+    let view = deployments::command(api, &view, command)?;
     // An answer that arrives after the event must not undo it on screen.
     let status = if command == Command::Stop { api.words.stopped } else { api.words.status(view.status) };
     Ok(answer(200, &json!({"message": message(view.status), "status": status})))

@@ -26,6 +26,9 @@ pub struct Failure {
 /// Seconds after which a client may try again what could not be done now.
 const RETRY_AFTER_S: u64 = 2;
 
+/// The same where a deployment must end first.
+const QUEUE_RETRY_AFTER_S: u64 = 30;
+
 impl Failure {
     /// A failure with a word and a sentence.
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Failure {
@@ -53,6 +56,12 @@ impl Failure {
     #[must_use]
     pub fn no_project() -> Failure {
         Failure::new(404, "NotFound", "Project not found")
+    }
+
+    /// 404 for a deployment.
+    #[must_use]
+    pub fn no_deployment() -> Failure {
+        Failure::new(404, "NotFound", "Deployment not found")
     }
 
     /// 503: the engine does not answer.
@@ -140,6 +149,11 @@ impl From<Refused> for Failure {
             Refused::NotFound => Failure::no_project(),
             Refused::Engine => Failure::docker_unavailable(),
             Refused::Store(error) => error.into(),
+            Refused::NotUnderWay => Failure::new(
+                409,
+                "NotUnderWay",
+                "This deployment is not under way, or it is past the point of return",
+            ),
             Refused::Busy => Failure::busy(),
         }
     }
@@ -163,6 +177,10 @@ impl From<store::Error> for Failure {
                 "TooManyProjects",
                 format!("You have {max} projects, which is the most one user can have"),
             ),
+            Error::QueueFull => {
+                let sentence = "Too many deployments are waiting; try again when one of them is done";
+                Failure::new(429, "TooManyDeployments", sentence).retry(QUEUE_RETRY_AFTER_S)
+            }
             Error::Full => Failure::busy(),
             Error::DiskFull => Failure::new(507, "DiskFull", "The disk is full: nothing was changed"),
             error @ (Error::NotFirst | Error::HasProjects(_) | Error::Other(_)) => {

@@ -33,6 +33,17 @@ struct StatusData<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct ProgressData<'a> {
+    project_id: String,
+    step: &'static str,
+    progress: u8,
+    message: &'a str,
+    level: &'static str,
+    timestamp: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct MetricsData {
     project_id: String,
     metrics: MetricsBody,
@@ -84,6 +95,17 @@ impl Ids {
                         timestamp: rfc3339_millis(*at),
                     };
                     self.write(&mut out, id, "container_status_changed", &data);
+                }
+                Event::Progress { project, step, percent, message, level, at } => {
+                    let data = ProgressData {
+                        project_id: project.to_string(),
+                        step: step.word(),
+                        progress: *percent,
+                        message,
+                        level: level.word(),
+                        timestamp: rfc3339_millis(*at),
+                    };
+                    self.write(&mut out, id, "deployment_progress", &data);
                 }
                 Event::Metrics { project, metrics } => {
                     let data = MetricsData {

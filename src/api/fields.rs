@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::failure::Failure;
-use crate::domain::{EnvName, IdleAfter};
+use crate::domain::{EnvName, IdleAfter, Invalid};
 
 /// The object that came as a body.
 pub struct Fields(Map<String, Value>);
@@ -56,6 +56,22 @@ impl Fields {
     /// When it is missing or something else.
     pub fn required(&self, name: &str, label: &str) -> Result<&str, Failure> {
         self.text(name)?.ok_or_else(|| Failure::invalid(format!("{label} is required")))
+    }
+
+    /// What a field changes: another value, with `Some(None)` for null none any more, or nothing where it is not there.
+    ///
+    /// # Errors
+    /// When it is no text, or cannot be parsed.
+    #[expect(clippy::option_option, reason = "absent, null and a value are three things")]
+    pub fn change<T>(
+        &self,
+        name: &str,
+        parse: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Result<Option<Option<T>>, Failure> {
+        match self.0.get(name) {
+            None => Ok(None),
+            Some(_) => Ok(Some(self.text(name)?.map(parse).transpose()?)),
+        }
     }
 
     /// A whole number within `range`, if it is there.

@@ -5,10 +5,12 @@
 
 pub mod auth;
 mod containers;
+mod deployments;
 pub mod failure;
 pub mod feed;
 mod fields;
 mod health;
+mod hooks;
 mod logs;
 mod metrics;
 pub mod origin;
@@ -28,7 +30,7 @@ use serde::Serialize;
 
 use self::failure::Failure;
 use self::origin::Origins;
-use self::request::{Budget, Call, Caller};
+use self::request::{Budget, Call, Caller, Hook};
 use self::routes::{Access, Answer, Found, Place, Route};
 use crate::auth::throttle::Throttle;
 use crate::auth::token::{Keys, Kind};
@@ -37,7 +39,7 @@ use crate::host;
 use crate::http::{self, Bytes, Head, Refusal, Request, Response};
 use crate::limits;
 use crate::runtime::Runtime;
-use crate::store::{self, Store};
+use crate::store::{self, Logs, Store};
 use crate::threads::Pool;
 
 /// What the interface is made of.
@@ -72,6 +74,12 @@ pub struct Parts {
     pub project_memory_mb_max: u32,
     /// Most CPUs of one project.
     pub project_cpus_max: f64,
+    /// What deployments said.
+    pub logs: Logs,
+    /// Whether a repository may be fetched without TLS.
+    pub allow_http: bool,
+    /// Whether a repository may be on this machine or its network.
+    pub allow_private_hosts: bool,
     /// For how long a thread may be silent before `GET /healthz` calls it stuck.
     pub stuck_after: Duration,
 }
@@ -94,6 +102,9 @@ pub struct Api {
     answers: metrics::Answers,
     project_memory_mb_max: u32,
     project_cpus_max: f64,
+    logs: Logs,
+    allow_http: bool,
+    allow_private_hosts: bool,
     sessions: sessions::Sessions,
     throttle: Mutex<Throttle>,
     vital: health::Vital,
@@ -138,6 +149,9 @@ impl Api {
             answers: metrics::Answers::default(),
             project_memory_mb_max: parts.project_memory_mb_max,
             project_cpus_max: parts.project_cpus_max,
+            logs: parts.logs,
+            allow_http: parts.allow_http,
+            allow_private_hosts: parts.allow_private_hosts,
             sessions: sessions::Sessions::default(),
             throttle: Mutex::default(),
             vital: health::Vital::default(),
@@ -252,8 +266,8 @@ impl Door {
         if head.method().as_str() == "OPTIONS" {
             return Ok(origin::preflight());
         }
-        let (route, project) = match routes::find(head.method().as_str(), head.path()) {
-            Found::Route(route, project) => (route, project),
+        let (route, project, number) = match routes::find(head.method().as_str(), head.path()) {
+            Found::Route(route, project, number) => (route, project, number),
             Found::Methods(methods) => {
                 let failure = Failure::new(405, "MethodNotAllowed", "This method is not allowed here");
                 return Err(Failure { allow: Some(methods), ..failure });
@@ -266,7 +280,7 @@ impl Door {
             return Err(Failure::new(403, "ForeignOrigin", "This page may not listen here"));
         }
         let caller = match route.access {
-            Access::Open | Access::Local => None,
+            Access::Open | Access::Local | Access::Signed => None,
             Access::User | Access::Stream => Some(self.api.caller(token.as_deref())?),
         };
         let peer = request.peer().ip();
@@ -277,9 +291,26 @@ impl Door {
         }
         let query = head.query().map(str::to_owned);
         let last_event_id = head.get("last-event-id").map(str::to_owned);
-        let (body, share) = request::read_body(request, &self.bodies)?;
+        let hook = if route.access == Access::Signed { Hook::of(head) } else { Hook::default() };
+        let (body, share) = match route.access {
+            Access::Signed => request::read_raw(request, &self.bodies)?,
+            _ => request::read_body(request, &self.bodies)?,
+        };
         let id = request_id.to_owned();
-        let call = Call { project, caller, query, last_event_id, body, share, token, address, is_local, id };
+        let call = Call {
+            project,
+            number,
+            caller,
+            query,
+            last_event_id,
+            hook,
+            body,
+            share,
+            token,
+            address,
+            is_local,
+            id,
+        };
         self.run(route, call)
     }
 

@@ -11,15 +11,16 @@ use super::fields::Fields;
 use super::request::{Call, Caller};
 use super::routes::Answer;
 use super::wire::ProjectOut;
-use super::{Api, json as answer};
+use super::{Api, deployments, json as answer};
 use crate::docker::{self, Inspected};
 use crate::domain::{
-    ContainerName, Desired, ImageRef, ProjectName, Settings, SettingsChange, Source, Template,
+    Branch, ContainerName, Deployment, Desired, HealthPath, ImageRef, Project, ProjectName, RepoUrl, Secret,
+    Settings, SettingsChange, Source, Template,
 };
 use crate::http::Response;
 use crate::limits;
-use crate::runtime::{Command, View};
-use crate::store::NewProject;
+use crate::runtime::{Command, Recorded, View};
+use crate::store::{self, NewProject};
 
 /// `GET /projects`: the caller's own, newest first. The bytes are made once per change.
 pub(super) fn list(api: &Api, call: &Call) -> Answer {
@@ -54,49 +55,57 @@ fn project(api: &Api, call: &Call, status: u16, view: &View) -> Result<Response,
     Ok(answer(status, &json!({"project": ProjectOut::new(view, host.as_str(), api.words)})))
 }
 
-/// `POST /projects`, from an image that the engine has or from a container that is there already.
+/// `POST /projects`, from a repository, an image that the engine has or a container that is there already.
 pub(super) fn create(api: &Api, call: &Call) -> Answer {
-    let known = [
-        "name",
-        "github_url",
-        "branch",
-        "template",
-        "image",
-        "container",
-        "port",
-        "env",
-        "memory_mb",
-        "cpus",
-        "idle_after",
-    ];
+    let known = [&SETTINGS[..], &["name", "github_url", "template", "image", "container"]].concat();
     let fields = call.fields(&known)?;
     let name = ProjectName::parse(fields.required("name", "Name")?)?;
-    let template = fields.text("template")?.map(Template::parse).transpose()?.unwrap_or_default();
+    let template = fields.text("template")?.map(Template::parse).transpose()?;
     let mut settings = Settings::default();
     settings_change(api, &fields)?.apply(&mut settings)?;
     let caller = call.caller()?;
-    let github_url = fields.text("github_url")?.is_some_and(|url| !url.is_empty());
-    let (source, desired, seen) = match (fields.text("image")?, fields.text("container")?) {
-        _ if github_url => {
-            return Err(Failure::invalid(
-                "Deploying from a repository is not there yet: give an image or a container",
-            ));
-        }
-        (Some(image), None) => (from_image(api, image)?, Desired::Running, None),
-        (None, Some(container)) => {
+    let url = fields.text("github_url")?.filter(|url| !url.is_empty());
+    let (source, desired, seen) = match (url, fields.text("image")?, fields.text("container")?) {
+        (Some(url), None, None) => (from_repository(api, url)?, Desired::Running, None),
+        (None, Some(image), None) => (from_image(api, image)?, Desired::Running, None),
+        (None, None, Some(container)) => {
             let (source, seen) = adopt(api, caller, &fields, container)?;
             (source, Desired::AsFound, Some(seen))
         }
-        (Some(_), Some(_)) => return Err(Failure::invalid("Give an image or a container, not both")),
-        (None, None) => return Err(Failure::invalid("Give an image or a container")),
+        (None, None, None) => return Err(Failure::invalid("Give a github_url, an image or a container")),
+        _ => return Err(Failure::invalid("Give one of github_url, image and container")),
     };
-    if fields.has("branch") {
-        return Err(no_branch());
-    }
+    refuse_of_repositories(&source, &fields)?;
     let new = NewProject { owner: caller.user.id, name, source, template, settings, desired };
-    let (committed, recording) = api.runtime.recording(seen);
+    let (committed, recording) = api.runtime.recording();
+    let committed = move |(project, first): &(Project, Option<Deployment>)| {
+        committed(Recorded { project: project.clone(), seen: seen.map(Box::new), first: first.clone() });
+    };
     api.store.create_project(new, SystemTime::now(), committed)?;
     project(api, call, 201, &*recording.view()?)
+}
+
+/// The fields of a project's settings.
+const SETTINGS: [&str; 8] =
+    ["branch", "port", "env", "idle_after", "memory_mb", "cpus", "health_path", "git_token"];
+
+fn refuse_of_repositories(source: &Source, fields: &Fields) -> Result<(), Failure> {
+    let field = ["branch", "git_token"].into_iter().find(|field| fields.has(field));
+    match field.filter(|_| !matches!(source, Source::Git(_))) {
+        Some(field) => Err(Failure::invalid(format!("{field} is for projects that come from a repository"))),
+        None => Ok(()),
+    }
+}
+
+fn from_repository(api: &Api, url: &str) -> Result<Source, Failure> {
+    let url = RepoUrl::parse(url, api.allow_http)?;
+    if !api.allow_private_hosts && url.is_private_literal() {
+        return Err(Failure::invalid(
+            "github_url is an address of this machine or its network, which deploy.allow_private_hosts forbids",
+        ));
+    }
+    engine_is_up(api)?;
+    Ok(Source::Git(url))
 }
 
 fn from_image(api: &Api, image: &str) -> Result<Source, Failure> {
@@ -145,12 +154,8 @@ fn adopt(
 }
 
 /// Turns a request away before it is recorded that could not be carried out now.
-fn engine_is_up(api: &Api) -> Result<(), Failure> {
+pub(super) fn engine_is_up(api: &Api) -> Result<(), Failure> {
     if api.runtime.snapshot().engine.up { Ok(()) } else { Err(Failure::docker_unavailable()) }
-}
-
-fn no_branch() -> Failure {
-    Failure::invalid("branch is for projects that come from a repository")
 }
 
 /// The settings of a create or change request.
@@ -162,17 +167,18 @@ fn settings_change(api: &Api, fields: &Fields) -> Result<SettingsChange, Failure
         memory_mb: fields.integer("memory_mb", limits::PROJECT_MEMORY_MB_MIN..=api.project_memory_mb_max)?,
         cpus: fields.number("cpus", cpus)?,
         idle_after: fields.idle_after()?,
+        health_path: fields.change("health_path", HealthPath::parse)?,
+        branch: fields.change("branch", Branch::parse)?,
+        git_token: fields.change("git_token", |token| Secret::parse("git_token", token))?,
     })
 }
 
 /// `PATCH /projects/:id`: name and settings. `env` is merged: a text sets a variable, null takes it away, the others stay.
 pub(super) fn update(api: &Api, call: &Call) -> Answer {
     let view = own(api, call)?;
-    let fields = call.fields(&["name", "branch", "port", "env", "idle_after", "memory_mb", "cpus"])?;
-    if fields.has("branch") {
-        return Err(no_branch());
-    }
+    let fields = call.fields(&[&SETTINGS[..], &["name"]].concat())?;
     let before = &view.project;
+    refuse_of_repositories(&before.source, &fields)?;
     if before.is_adopted()
         && let Some(field) = ["env", "memory_mb", "cpus"].into_iter().find(|field| fields.has(field))
     {
@@ -182,17 +188,24 @@ pub(super) fn update(api: &Api, call: &Call) -> Answer {
     }
     let name = fields.text("name")?.map(ProjectName::parse).transpose()?;
     let change = settings_change(api, &fields)?;
-    let (committed, recording) = api.runtime.recording(None);
-    let project = api.store.update_project(before.id, name, change, committed)?;
-    let restart = needs_restart(&before.settings, &project.settings) && view.run.is_some();
-    let view = recording.view()?;
+    let (project, view) =
+        record(api, |committed| api.store.update_project(before.id, name, change, committed))?;
+    let restart = before.settings.needs_new_container(&project.settings) && view.run.is_some();
     let host = &call.caller()?.user.host;
     let out = ProjectOut::new(&view, host.as_str(), api.words).restart_required(restart);
     Ok(answer(200, &json!({"project": out})))
 }
 
-fn needs_restart(before: &Settings, after: &Settings) -> bool {
-    Settings { idle_after: None, ..before.clone() } != Settings { idle_after: None, ..after.clone() }
+/// Has the store change a project, and waits until that is shown.
+pub(super) fn record(
+    api: &Api,
+    change: impl FnOnce(Box<dyn FnOnce(&Project) + Send>) -> Result<Project, store::Error>,
+) -> Result<(Project, Arc<View>), Failure> {
+    let (committed, recording) = api.runtime.recording();
+    let committed =
+        |project: &Project| committed(Recorded { project: project.clone(), seen: None, first: None });
+    let project = change(Box::new(committed))?;
+    Ok((project, recording.view()?))
 }
 
 /// `DELETE /projects/:id`. A container of ours goes too; an adopted one is left alone, and the answer says so.
@@ -222,7 +235,7 @@ pub(super) fn set_status(api: &Api, call: &Call) -> Answer {
             return Err(Failure::invalid(sentence));
         }
     };
-    let view = api.runtime.command(view.project.owner, view.project.id, command)?;
+    let view = deployments::command(api, &view, command)?;
     let host = &call.caller()?.user.host;
     let out = ProjectOut::new(&view, host.as_str(), api.words);
     let out = if command == Command::Stop { out.with_status(api.words.stopped) } else { out };

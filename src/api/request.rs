@@ -23,12 +23,16 @@ pub struct Caller {
 pub struct Call {
     /// The project in the path; `None` where the route has none.
     pub project: Option<ProjectId>,
+    /// The number in the path; `None` where the route has none.
+    pub number: Option<u32>,
     /// The caller; `None` where the route is open.
     pub caller: Option<Caller>,
     /// The query, as it came.
     pub query: Option<String>,
     /// Where a stream goes on that was interrupted: `Last-Event-ID`.
     pub last_event_id: Option<String>,
+    /// What a repository's host says of its message.
+    pub hook: Hook,
     /// The body.
     pub body: Vec<u8>,
     /// What it holds of the memory for bodies.
@@ -43,7 +47,42 @@ pub struct Call {
     pub id: String,
 }
 
+/// The headers of a message from a repository's host; GitHub's names, and Gitea's and Forgejo's for the same.
+#[derive(Default)]
+pub struct Hook {
+    /// The signature: `sha256=` and 64 hex digits.
+    pub signature: Option<String>,
+    /// What happened.
+    pub event: Option<String>,
+    /// Names the message.
+    pub delivery: Option<String>,
+    /// How the body is written.
+    pub content_type: Option<String>,
+}
+
+impl Hook {
+    /// Reads the headers.
+    #[must_use]
+    pub fn of(head: &Head) -> Hook {
+        let any = |names: &[&str]| names.iter().find_map(|name| head.get(name)).map(str::to_owned);
+        Hook {
+            signature: any(&["x-hub-signature-256"]),
+            event: any(&["x-github-event", "x-gitea-event", "x-forgejo-event"]),
+            delivery: any(&["x-github-delivery", "x-gitea-delivery", "x-forgejo-delivery"]),
+            content_type: any(&["content-type"]),
+        }
+    }
+}
+
 impl Call {
+    /// The number in the path.
+    ///
+    /// # Errors
+    /// 404 when it is none.
+    pub fn number(&self) -> Result<u32, Failure> {
+        self.number.ok_or_else(Failure::no_deployment)
+    }
+
     /// The caller of a route that needs one.
     ///
     /// # Errors
@@ -82,6 +121,27 @@ impl Call {
     }
 }
 
+/// Reads a body of whatever kind.
+///
+/// # Errors
+/// 415 for an encoded one, 503 while many large ones are under way, and those of the front.
+///
+/// # Blocks
+/// On the client, within the front's deadlines.
+pub fn read_raw(request: &mut Request<'_>, budget: &Budget) -> Result<(Vec<u8>, Option<Share>), Failure> {
+    let head = request.head();
+    if head.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        return Err(Failure::new(415, "UnsupportedMediaType", "The body must not be encoded"));
+    }
+    let announced = match head.framing() {
+        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX).min(limits::API_BODY_MAX),
+        Framing::Empty => 0,
+        Framing::Chunked => limits::API_BODY_MAX,
+    };
+    let share = budget.take(announced).ok_or_else(Failure::busy)?;
+    Ok((request.body(limits::API_BODY_MAX)?, Some(share)))
+}
+
 /// Reads the body of a request, JSON or none.
 ///
 /// # Errors
@@ -94,19 +154,10 @@ pub fn read_body(request: &mut Request<'_>, budget: &Budget) -> Result<(Vec<u8>,
         return Ok((Vec::new(), None));
     }
     let head = request.head();
-    let unsupported = |message: &str| Err(Failure::new(415, "UnsupportedMediaType", message));
-    if head.get("content-encoding").is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-        return unsupported("The body must not be encoded");
-    }
     if !head.get("content-type").is_some_and(is_json) {
-        return unsupported("The body must be sent as application/json");
+        return Err(Failure::new(415, "UnsupportedMediaType", "The body must be sent as application/json"));
     }
-    let announced = match request.head().framing() {
-        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX).min(limits::API_BODY_MAX),
-        Framing::Empty | Framing::Chunked => limits::API_BODY_MAX,
-    };
-    let share = budget.take(announced).ok_or_else(Failure::busy)?;
-    Ok((request.body(limits::API_BODY_MAX)?, Some(share)))
+    read_raw(request, budget)
 }
 
 /// The memory that larger bodies under way share.

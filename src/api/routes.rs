@@ -1,7 +1,7 @@
 //! The route table: the whole interface on one screen.
 
 use super::request::Call;
-use super::{Api, auth, containers, health, logs, metrics, projects};
+use super::{Api, auth, containers, deployments, health, hooks, logs, metrics, projects};
 use crate::api::failure::Failure;
 use crate::domain::ProjectId;
 use crate::http::Response;
@@ -20,6 +20,8 @@ pub enum Access {
     User,
     /// The same; the token may be in the query, since an `EventSource` sets no headers.
     Stream,
+    /// Whoever has the project's secret; the handler finds out, from the body as it came.
+    Signed,
 }
 
 /// Where a route's handler runs.
@@ -39,7 +41,7 @@ pub enum Place {
 pub struct Route {
     /// GET routes answer HEAD too.
     pub method: &'static str,
-    /// The path; `:id` stands for a project's id.
+    /// The path; `:id` stands for a project's id, `:n` for a number.
     pub path: &'static str,
     /// Who may call it.
     pub access: Access,
@@ -78,6 +80,15 @@ pub static ROUTES: &[Route] = routes! {
     PATCH  "/api/projects/:id"                  User   Pool   projects::update;
     DELETE "/api/projects/:id"                  User   Pool   projects::delete;
     PATCH  "/api/projects/:id/status"           User   Pool   projects::set_status;
+    GET    "/api/projects/:id/deployments"      User   Pool   deployments::list;
+    GET    "/api/projects/:id/deployments/:n"   User   Pool   deployments::get;
+    GET    "/api/projects/:id/deployments/:n/log" User Pool   deployments::log;
+    GET    "/api/projects/:id/deployments/:n/log/stream" Stream Here deployments::log_stream;
+    POST   "/api/projects/:id/deployments/:n/cancel" User Pool deployments::cancel;
+    POST   "/api/projects/:id/rollback"         User   Pool   deployments::rollback;
+    POST   "/api/projects/:id/webhook"          User   Pool   hooks::create;
+    DELETE "/api/projects/:id/webhook"          User   Pool   hooks::remove;
+    POST   "/api/hooks/github/:id"              Signed Pool   hooks::github;
     GET    "/api/containers/events"             Stream Here   containers::events;
     GET    "/api/containers/unmanaged"          User   Engine containers::unmanaged;
     GET    "/api/containers/:id/status"         User   Here   containers::status;
@@ -92,8 +103,8 @@ pub static ROUTES: &[Route] = routes! {
 
 /// What a method and a path lead to.
 pub enum Found {
-    /// A route, with the project in its path if that can be one.
-    Route(&'static Route, Option<ProjectId>),
+    /// A route, with the project and the number in its path if they can be such.
+    Route(&'static Route, Option<ProjectId>, Option<u32>),
     /// The path exists for these methods.
     Methods(String),
     /// Nothing.
@@ -106,9 +117,10 @@ pub fn find(method: &str, path: &str) -> Found {
     let method = if method == "HEAD" { "GET" } else { method };
     let mut methods: Vec<&str> = Vec::new();
     for route in ROUTES {
-        let Some(id) = matches(route.path, path) else { continue };
+        let Some((id, number)) = matches(route.path, path) else { continue };
         if route.method == method {
-            return Found::Route(route, ProjectId::parse(id));
+            let number = number.parse().ok().filter(|_| !number.starts_with(['0', '+']));
+            return Found::Route(route, ProjectId::parse(id), number);
         }
         if route.method == "GET" {
             methods.push("HEAD");
@@ -123,18 +135,19 @@ pub fn find(method: &str, path: &str) -> Found {
     Found::Methods(methods.join(", "))
 }
 
-/// What stands for `:id` when the path fits the pattern; empty where the pattern has none. A literal segment wins over `:id`.
-fn matches<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
-    let (mut id, mut parts) = ("", path.split('/'));
+/// What stands for `:id` and `:n` when the path fits the pattern; empty where the pattern has none. A literal segment wins over `:id`.
+fn matches<'p>(pattern: &str, path: &'p str) -> Option<(&'p str, &'p str)> {
+    let (mut id, mut number, mut parts) = ("", "", path.split('/'));
     for expected in pattern.split('/') {
         let part = parts.next()?;
         match expected {
             ":id" if !part.is_empty() && !matches!(part, "events" | "unmanaged") => id = part,
+            ":n" if !part.is_empty() => number = part,
             expected if expected == part => {}
             _ => return None,
         }
     }
-    parts.next().is_none().then_some(id)
+    parts.next().is_none().then_some((id, number))
 }
 
 #[cfg(test)]
@@ -143,7 +156,8 @@ mod tests {
 
     fn name(method: &str, path: &str) -> String {
         match find(method, path) {
-            Found::Route(route, id) => format!("{} {id:?}", route.path),
+            Found::Route(route, id, None) => format!("{} {id:?}", route.path),
+            Found::Route(route, id, Some(number)) => format!("{} {id:?} {number}", route.path),
             Found::Methods(methods) => methods,
             Found::Nothing => "nothing".to_owned(),
         }
@@ -159,6 +173,21 @@ mod tests {
             ("GET", "/api/projects/42", "/api/projects/:id None"),
             ("POST", "/api/containers/events", "HEAD, GET, OPTIONS"),
             ("GET", "/api/containers/proj-0000002a/stop", "POST, OPTIONS"),
+            (
+                "GET",
+                "/api/projects/proj-0000002a/deployments/7",
+                "/api/projects/:id/deployments/:n Some(ProjectId(42)) 7",
+            ),
+            (
+                "GET",
+                "/api/projects/proj-0000002a/deployments/07",
+                "/api/projects/:id/deployments/:n Some(ProjectId(42))",
+            ),
+            (
+                "GET",
+                "/api/projects/proj-0000002a/deployments/x",
+                "/api/projects/:id/deployments/:n Some(ProjectId(42))",
+            ),
             ("GET", "/api/projects/", "nothing"),
             ("GET", "/api//projects", "nothing"),
             ("GET", "/api/projects/a/b", "nothing"),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::domain::{IdleAfter, Metrics, Project, Source, Status, User};
+use crate::domain::{Branch, HealthPath, IdleAfter, Metrics, Project, Source, Status, User};
 use crate::runtime::View;
 
 /// The words for a status; one of them is a setting.
@@ -51,7 +51,7 @@ pub struct ProjectOut<'a> {
     status: &'static str,
     url: String,
     template: &'static str,
-    github_url: &'static str,
+    github_url: &'a str,
     created_at: String,
     metrics: MetricsOut,
     source: &'static str,
@@ -59,6 +59,16 @@ pub struct ProjectOut<'a> {
     image: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branch: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    has_git_token: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    has_webhook: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment: Option<DeploymentOut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health_path: Option<&'a str>,
     host: &'a str,
     port: Option<u16>,
     env: Vec<&'a str>,
@@ -76,22 +86,30 @@ impl<'a> ProjectOut<'a> {
     #[must_use]
     pub fn new(view: &'a View, owner_host: &str, words: Words) -> ProjectOut<'a> {
         let Project { id, name, host, source, template, settings, created_at, requests, .. } = &*view.project;
-        let (image, container) = match source {
-            Source::Image(image) => (Some(image.as_str()), None),
-            Source::Container(name) => (None, Some(name.as_str())),
+        let (github_url, image, container) = match source {
+            Source::Git(url) => (url.as_str(), None, None),
+            Source::Image(image) => ("", Some(image.as_str()), None),
+            Source::Container(name) => ("", None, Some(name.as_str())),
         };
+        let built = view.project.is_built();
+        let current = view.project.release.as_ref().map(|release| release.number);
         ProjectOut {
             id: id.to_string(),
             name: name.as_str(),
             status: words.status(view.status),
             url: url(view.address, host.as_str(), owner_host),
             template: template.word(),
-            github_url: "",
+            github_url,
             created_at: rfc3339(*created_at),
             metrics: MetricsOut::new(view.metrics.as_ref(), *requests),
             source: source.word(),
             image,
             container,
+            branch: settings.branch.as_ref().map(Branch::as_str),
+            has_git_token: built.then_some(settings.git_token.is_some()),
+            has_webhook: built.then_some(view.project.hook_secret.is_some()),
+            deployment: view.deployment.as_deref().map(|it| DeploymentOut::new(it, current)),
+            health_path: settings.health_path.as_ref().map(HealthPath::as_str),
             host: host.as_str(),
             port: settings.port,
             env: settings.env.keys().map(crate::domain::EnvName::as_str).collect(),
@@ -114,6 +132,29 @@ impl<'a> ProjectOut<'a> {
     pub fn with_status(self, status: &'static str) -> ProjectOut<'a> {
         ProjectOut { status, ..self }
     }
+}
+
+/// A deployment.
+#[derive(Serialize)]
+pub struct DeploymentOut<'a> {
+    pub(super) number: u32,
+    pub(super) status: &'static str,
+    pub(super) step: &'static str,
+    pub(super) cause: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) of: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) commit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) template: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) image: Option<&'a str>,
+    pub(super) current: bool,
+    pub(super) created_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ended_at: Option<String>,
 }
 
 /// The three numbers of a project object: zeros where nothing is known.

@@ -5,9 +5,12 @@
 
 pub mod context;
 pub mod git;
+mod host_watch;
 pub mod ignore;
 pub mod recipe;
 mod tree;
+mod voice;
+pub mod worker;
 
 pub use tree::Refusal;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Metrics, ProjectId, ProjectName, Status, UserId};
+use super::{Level, Metrics, ProjectId, ProjectName, Status, Step, UserId};
 
 /// Something that happened to a project.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,21 @@ pub enum Event {
         reason: Option<Arc<str>>,
         /// False in a snapshot: nothing happened, it is only told.
         notify: bool,
+        /// When.
+        at: SystemTime,
+    },
+    /// A deployment of the project goes on.
+    Progress {
+        /// Whose.
+        project: ProjectId,
+        /// How far it is.
+        step: Step,
+        /// The same in percent, of the whole deployment.
+        percent: u8,
+        /// A line for people.
+        message: Arc<str>,
+        /// How much it matters.
+        level: Level,
         /// When.
         at: SystemTime,
     },

@@ -166,8 +166,14 @@ pub enum Input {
     Stop,
     /// Its owner wants it down and up again.
     Restart,
+    /// Its owner wants it up once it is built.
+    Wanted,
     /// Its owner wants it gone.
     Delete,
+    /// A newer version has taken over: it is to end after a while, with its grace, and go.
+    Retire(Duration),
+    /// It was not built yet, for this reason.
+    NotBuilt(String),
     /// The oldest change that was to be saved is durable.
     Saved,
     /// The oldest change that was to be saved could not be.
@@ -238,6 +244,10 @@ pub struct Life {
     reconcile: bool,
     /// The present run answered its readiness question.
     ready: bool,
+    /// There is something to create a container from.
+    built: bool,
+    /// On its way out it is asked to end before it is removed.
+    gently: bool,
     /// A running container is to be stopped on the way up.
     restart: bool,
     /// The present run was sent a signal that ends it.
@@ -287,6 +297,8 @@ impl Life {
             look: true,
             reconcile: true,
             ready: false,
+            built: true,
+            gently: false,
             restart: false,
             killed: false,
             died: None,
@@ -304,10 +316,30 @@ impl Life {
         }
     }
 
+    /// The same for a project that has no version yet: it does not come up before it has.
+    #[must_use]
+    pub fn unbuilt(self) -> Life {
+        Life { built: false, ..self }
+    }
+
+    /// What there is to say of an end that nobody wanted, since it was last asked to come up.
+    #[must_use]
+    pub fn crash(&self) -> Option<&str> {
+        let crashed = !self.crashes.is_empty() || self.failed.is_some();
+        self.failed.as_deref().or(self.note.as_deref()).filter(|_| crashed)
+    }
+
+    /// What is wanted of it.
+    #[must_use]
+    pub fn desired(&self) -> Desired {
+        self.desired
+    }
+
     /// The word that clients see.
     #[must_use]
     pub fn status(&self) -> Status {
-        let awaited = self.reconcile && self.real == Real::Unknown && self.desired == Desired::Running;
+        let awaited =
+            self.built && self.reconcile && self.real == Real::Unknown && self.desired == Desired::Running;
         match self.goal {
             Goal::Up => Status::Deploying,
             _ if self.failed.is_some() => Status::Error,
@@ -376,7 +408,20 @@ impl Life {
             Input::Delete => {
                 self.forget_troubles();
                 self.goal = Goal::Gone;
+                self.gently = false;
                 self.save(Change::Deleting, effects);
+            }
+            Input::Wanted => self.want(Desired::Running, effects),
+            Input::Retire(after) => {
+                self.forget_troubles();
+                self.saving.clear();
+                self.goal = Goal::Gone;
+                self.gently = true;
+                self.not_before = Some(now + after);
+            }
+            Input::NotBuilt(reason) => {
+                self.failed = Some(reason);
+                self.rest(effects);
             }
             Input::Saved => {
                 if let Some(Some(Change::Desired(desired))) = self.saving.pop_front() {
@@ -419,7 +464,7 @@ impl Life {
             }
             return;
         }
-        if !under_way {
+        if !under_way && self.built {
             self.goal = Goal::Up;
             self.restart = restart && (self.real.is_up() || self.busy == Some(Op::Start));
             self.ready = false;
@@ -591,7 +636,8 @@ impl Life {
         }
         match (self.desired, self.real.is_up()) {
             (Desired::Running, true) if !self.ready && self.kind == Kind::Ours => self.meet_again(effects),
-            (Desired::Running, false) => self.goal = Goal::Up,
+            (Desired::Running, false) if self.built => self.goal = Goal::Up,
+            (Desired::Running, false) => {}
             (Desired::Stopped, _) => self.goal = Goal::Down,
             (Desired::AsFound, false) => {
                 // Nobody watched it end: what `docker stop` and Ctrl-C leave behind is taken for that.
@@ -839,6 +885,10 @@ impl Life {
         let ours = self.kind == Kind::Ours;
         match (self.goal, &self.real) {
             (Goal::Gone, Real::Absent) | (Goal::Rest, _) => None,
+            (Goal::Gone, Real::Up { .. } | Real::Paused | Real::Restarting { .. }) if self.gently => {
+                self.gently = false;
+                Some(Op::Stop)
+            }
             (Goal::Gone, _) => Some(Op::Remove),
             (_, Real::Unknown) => Some(Op::Look),
             (Goal::Down, Real::Down { .. } | Real::Absent) => {

@@ -17,8 +17,8 @@ pub use event::{Addressed, Event};
 pub use metrics::Metrics;
 pub use network::{Subnet, household, is_public};
 pub use project::{
-    ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
-    Settings, SettingsChange, Source, Status, Template,
+    ContainerName, Desired, EnvName, HealthPath, HostLabel, IdleAfter, ImageRef, Project, ProjectId,
+    ProjectName, Settings, SettingsChange, Source, Status, Template,
 };
 pub use repository::{Branch, RepoUrl, Secret};
 pub use user::{Email, SessionId, User, UserId, UserName};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-use super::{Invalid, UserId, free_text};
+use super::{Branch, Invalid, Release, RepoUrl, Secret, UserId, free_text};
 
 /// Names a project; written `proj-1a2b3c4d`, safe in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -189,6 +189,8 @@ impl HostLabel {
 /// Where a project's container comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
+    /// muelle builds its images from a repository.
+    Git(RepoUrl),
     /// muelle creates the container from an image that the engine has.
     Image(ImageRef),
     /// A container that was there before, adopted under its name. It is never re-created.
@@ -200,6 +202,7 @@ impl Source {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
+            Source::Git(_) => "git",
             Source::Image(_) => "image",
             Source::Container(_) => "container",
         }
@@ -269,6 +272,12 @@ impl ContainerName {
         ContainerName(format!("muelle-{id}"))
     }
 
+    /// The name of the container that runs a version of a project.
+    #[must_use]
+    pub fn of_release(id: ProjectId, number: u32) -> ContainerName {
+        ContainerName(format!("muelle-{id}-{number}"))
+    }
+
     /// The name, without a slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -306,6 +315,34 @@ impl EnvName {
     }
 }
 
+/// The path that an app is asked for when one wants to know whether it is well: `/health`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthPath(String);
+
+impl HealthPath {
+    /// Longest path, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
+    /// Accepts a path with an optional query, in the characters that a request line takes as they are (RFC 3986 §3.3).
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn parse(raw: &str) -> Result<HealthPath, Invalid> {
+        let plain = |b: u8| b.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&b);
+        if raw.starts_with('/') && raw.len() <= Self::MAX_BYTES && raw.bytes().all(plain) {
+            Ok(HealthPath(raw.to_owned()))
+        } else {
+            Err(Invalid::new("health_path must be a path such as \"/health\""))
+        }
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// How long without a request until a project may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdleAfter {
@@ -328,9 +365,22 @@ pub struct Settings {
     pub cpus: Option<f64>,
     /// When it may sleep; `None` where the user did not say.
     pub idle_after: Option<IdleAfter>,
+    /// What its app must answer without an error to be called ready; any answer to `/` will do where there is none.
+    pub health_path: Option<HealthPath>,
+    /// The branch that is deployed; what the repository calls its default where there is none.
+    pub branch: Option<Branch>,
+    /// What opens its repository.
+    pub git_token: Option<Secret>,
 }
 
 impl Settings {
+    /// Whether a container that was made with the one must be made anew for the other.
+    #[must_use]
+    pub fn needs_new_container(&self, other: &Settings) -> bool {
+        let made_of = |it: &Settings| (it.port, it.env.clone(), it.memory_mb, it.cpus);
+        made_of(self) != made_of(other)
+    }
+
     /// Most variables of one project.
     pub const ENV_MAX: usize = 100;
     /// Most bytes of one project's environment, names and values together.
@@ -369,6 +419,12 @@ pub struct SettingsChange {
     pub cpus: Option<f64>,
     /// Another time until it may sleep.
     pub idle_after: Option<IdleAfter>,
+    /// Another path to ask, or with `Some(None)` none any more.
+    pub health_path: Option<Option<HealthPath>>,
+    /// Another branch, or with `Some(None)` the default again.
+    pub branch: Option<Option<Branch>>,
+    /// Another token, or with `Some(None)` none any more.
+    pub git_token: Option<Option<Secret>>,
 }
 
 impl SettingsChange {
@@ -381,6 +437,15 @@ impl SettingsChange {
         settings.memory_mb = self.memory_mb.or(settings.memory_mb);
         settings.cpus = self.cpus.or(settings.cpus);
         settings.idle_after = self.idle_after.or(settings.idle_after);
+        if let Some(path) = self.health_path {
+            settings.health_path = path;
+        }
+        if let Some(branch) = self.branch {
+            settings.branch = branch;
+        }
+        if let Some(token) = self.git_token {
+            settings.git_token = token;
+        }
         for (name, value) in self.env {
             match value {
                 Some(value) => drop(settings.env.insert(name, value)),
@@ -404,8 +469,14 @@ pub struct Project {
     pub host: HostLabel,
     /// Where its container comes from.
     pub source: Source,
-    /// What kind of app it is.
+    /// What kind of app it is, as far as that is known.
     pub template: Template,
+    /// Whether its owner said so; otherwise each deployment finds it out.
+    pub template_chosen: bool,
+    /// The version that it runs; none where it does not come from a repository, or before the first deployment.
+    pub release: Option<Release>,
+    /// What the pushes that are told to muelle are signed with; none where nobody may tell.
+    pub hook_secret: Option<Secret>,
     /// What its owner chose.
     pub settings: Settings,
     /// What its owner last asked for.
@@ -426,10 +497,34 @@ impl Project {
     /// The name of the container that runs it.
     #[must_use]
     pub fn container_name(&self) -> ContainerName {
-        match &self.source {
-            Source::Image(_) => ContainerName::of_project(self.id),
-            Source::Container(name) => name.clone(),
+        match (&self.source, &self.release) {
+            (Source::Container(name), _) => name.clone(),
+            (_, Some(release)) => ContainerName::of_release(self.id, release.number),
+            (_, None) => ContainerName::of_project(self.id),
         }
+    }
+
+    /// Whether muelle builds it from a repository.
+    #[must_use]
+    pub fn is_built(&self) -> bool {
+        matches!(self.source, Source::Git(_))
+    }
+
+    /// What its container is created from; none for an adopted one, and for one that was never built.
+    #[must_use]
+    pub fn image(&self) -> Option<&ImageRef> {
+        match &self.source {
+            Source::Git(_) => self.release.as_ref().map(|release| &release.image),
+            Source::Image(image) => Some(image),
+            Source::Container(_) => None,
+        }
+    }
+
+    /// The port that its app listens on inside its container, by its owner's word or the build's; and whether that is more than a guess.
+    #[must_use]
+    pub fn port(&self) -> Option<(u16, bool)> {
+        let built = self.release.as_ref().map(|release| (release.port, release.port_known));
+        self.settings.port.map(|port| (port, true)).or(built)
     }
 
     /// Whether the container was there before the project.

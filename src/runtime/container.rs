@@ -35,7 +35,7 @@ pub(super) fn reality(project: &Project, seen: &Inspected, is_current: bool) -> 
 }
 
 fn readiness(project: &Project, seen: &Inspected) -> Readiness {
-    let named = project.settings.port.is_some();
+    let named = project.port().is_some_and(|(_, known)| known);
     let health = match seen.health {
         docker::Health::None => None,
         docker::Health::Starting => Some(Health::Starting),
@@ -56,7 +56,7 @@ fn readiness(project: &Project, seen: &Inspected) -> Readiness {
 fn port(project: &Project, seen: &Inspected) -> Option<u16> {
     let only = |ports: &[u16]| if let [port] = ports { Some(*port) } else { None };
     let published: Vec<u16> = seen.published.keys().copied().collect();
-    project.settings.port.or_else(|| only(&published)).or_else(|| only(&seen.exposed_ports))
+    project.port().map(|(port, _)| port).or_else(|| only(&published)).or_else(|| only(&seen.exposed_ports))
 }
 
 /// Where this process reaches the app: its own address, else a published port.

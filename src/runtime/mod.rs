@@ -4,10 +4,13 @@
 //! `hub` and `snapshot` show the result. One direction: message → [`crate::domain::lifecycle::step`] → effects → snapshot → frames.
 
 mod container;
+mod entry;
 pub mod hub;
+mod janitor;
 pub mod ops;
 pub mod poller;
 mod probe;
+mod releases;
 pub mod snapshot;
 pub mod supervisor;
 pub mod watcher;
@@ -22,7 +25,7 @@ pub use snapshot::{EngineState, Snapshot, View};
 
 use crate::docker::{ContainerEvent, Engine, Inspected, Listed};
 use crate::domain::lifecycle::{Op, Outcome};
-use crate::domain::{Project, ProjectId, Subnet, UserId};
+use crate::domain::{Deployment, Level, Project, ProjectId, Release, Step, Subnet, Template, UserId};
 use crate::{limits, store};
 
 /// What a person may ask of a project.
@@ -36,6 +39,8 @@ pub enum Command {
     Restart,
     /// Remove it.
     Delete,
+    /// Give up its deployment with this number.
+    Cancel(u32),
 }
 
 /// Why a command or a change was not taken.
@@ -47,26 +52,99 @@ pub enum Refused {
     Engine,
     /// The intent could not be made durable.
     Store(store::Error),
+    /// That deployment has ended, or there is none.
+    NotUnderWay,
     /// Too much is waiting.
     Busy,
 }
 
 type Reply = Sender<Result<Arc<View>, Refused>>;
 
+/// Names a version of a project: the number of its deployment, 0 where it has none.
+type Slot = (ProjectId, u32);
+
+/// A project that was recorded.
+pub struct Recorded {
+    /// The project: a new one, or another name or settings of a known one.
+    pub project: Project,
+    /// What its container looked like, where it was just adopted.
+    pub seen: Option<Box<Inspected>>,
+    /// The first deployment of a new one.
+    pub first: Option<Deployment>,
+}
+
+/// A deployment that is to be built.
+pub struct Build {
+    /// Which.
+    pub deployment: Deployment,
+    /// Whose.
+    pub project: Arc<Project>,
+    /// Closed when it is not wanted any more.
+    pub stop: Receiver<()>,
+}
+
+/// What is told of a deployment that is being built.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// It came this far.
+    Progress {
+        /// The step.
+        step: Step,
+        /// Percent of the whole deployment.
+        percent: u8,
+        /// A line for people.
+        message: String,
+        /// How much it matters.
+        level: Level,
+    },
+    /// The commit that it is of.
+    Commit(String),
+    /// The kind of app that it is.
+    Template(Template),
+    /// It was built, or was not, for the reason given.
+    Ended(Result<Built, BuildFailure>),
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The version.
+    pub release: Release,
+    /// Images without a name that it left.
+    pub residue: Vec<String>,
+}
+
+/// Why nothing was built.
+#[derive(Clone, Debug)]
+pub struct BuildFailure {
+    /// A sentence for people.
+    pub reason: String,
+    /// Images without a name that it left.
+    pub residue: Vec<String>,
+}
+
 /// Everything that can happen to the supervisor.
 pub enum Message {
     /// A person asks for something.
     Command(ProjectId, Command, Reply),
-    /// A project was recorded: a new one, with what its adopted container looked like, or another name or settings of a known one.
-    Recorded(Box<Project>, Option<Box<Inspected>>, Reply),
+    /// A project was recorded.
+    Recorded(Box<Recorded>, Reply),
+    /// A deployment was recorded that waits for its turn.
+    Queued(Box<Deployment>, Reply),
+    /// Something about the deployment with this number.
+    Told(ProjectId, u32, Told),
+    /// How far a deployment came is durable, or is not; with `true` its version is the project's now.
+    DeploymentSaved(ProjectId, u32, bool, Result<(), store::Error>),
+    /// Images and logs of a project that is being deleted are gone, or are not.
+    Erased(ProjectId, bool),
     /// A change of a project's intent is durable, or is not.
     Saved(ProjectId, Result<(), store::Error>),
     /// A project's record is gone, or is not.
     Forgotten(ProjectId, Result<(), store::Error>),
     /// An operation ended, with what it saw.
-    Ended(ProjectId, Op, Outcome, Option<Box<Inspected>>),
+    Ended(Slot, Op, Outcome, Option<Box<Inspected>>),
     /// The engine told of something.
-    Told(ContainerEvent),
+    Happened(ContainerEvent),
     /// The event stream is open.
     StreamOpen(Engine),
     /// The event stream ended.
@@ -133,16 +211,27 @@ impl Runtime {
         self.ask(|reply| Message::Command(id, command, reply))
     }
 
-    /// What the store is to call with a project that it has recorded, and where the supervisor's answer to that comes. `seen` is what a
-    /// newly adopted container looks like.
-    pub fn recording(&self, seen: Option<Inspected>) -> (impl FnOnce(&Project) + Send + 'static, Recording) {
+    /// What the store is to call with a project that it has recorded, and where the supervisor's answer to that comes.
+    pub fn recording(&self) -> (impl FnOnce(Recorded) + Send + 'static, Recording) {
         let (reply, answer) = bounded(1);
         let inbox = self.inbox.clone();
-        let committed = move |project: &Project| {
-            // The supervisor always drains its inbox; closed means that the server stops.
-            drop(inbox.send(Message::Recorded(Box::new(project.clone()), seen.map(Box::new), reply)));
-        };
+        // The supervisor always drains its inbox; closed means that the server stops.
+        let committed = move |recorded| drop(inbox.send(Message::Recorded(Box::new(recorded), reply)));
         (committed, Recording(answer))
+    }
+
+    /// The same for a deployment.
+    pub fn queueing(&self) -> (impl FnOnce(Deployment) + Send + 'static, Recording) {
+        let (reply, answer) = bounded(1);
+        let inbox = self.inbox.clone();
+        let committed = move |deployment| drop(inbox.send(Message::Queued(Box::new(deployment), reply)));
+        (committed, Recording(answer))
+    }
+
+    /// The way to tell of a deployment that is being built.
+    pub fn teller(&self, id: ProjectId, number: u32) -> impl Fn(Told) + Send + use<> {
+        let inbox = self.inbox.clone();
+        move |told| drop(inbox.send(Message::Told(id, number, told)))
     }
 
     fn ask(&self, message: impl FnOnce(Reply) -> Message) -> Result<Arc<View>, Refused> {

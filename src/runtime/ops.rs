@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::Sender;
 
 use super::container::{self, Reach};
-use super::{Message, probe};
+use super::janitor::Janitor;
+use super::{Message, Slot, probe};
 use crate::docker::{self, Docker, Inspected, Spec};
 use crate::domain::lifecycle::{Op, Outcome, Real};
-use crate::domain::{ImageRef, Project, Source};
+use crate::domain::{ImageRef, Project, ProjectId, Source};
 use crate::limits;
+use crate::store::{Logs, Store};
 use crate::threads::{Full, Pool};
 
 /// The operations, behind their threads.
@@ -30,6 +32,9 @@ struct Hand {
     is_local: fn(IpAddr) -> bool,
     memory_mb_default: u32,
     cpus_default: Option<f64>,
+    keep_images: usize,
+    store: Arc<Store>,
+    logs: Logs,
     /// muelle's network was seen in this engine's present life.
     network: AtomicBool,
     inbox: Sender<Message>,
@@ -49,26 +54,31 @@ pub struct Settings {
     pub memory_mb_default: u32,
     /// CPU limit of a container whose owner named none; `None` for all.
     pub cpus_default: Option<f64>,
+    /// Images of one project that are kept, the present one included.
+    pub keep_images: usize,
+    /// Knows the deployments.
+    pub store: Arc<Store>,
+    /// What they said.
+    pub logs: Logs,
 }
 
 impl Ops {
     pub(super) fn new(settings: Settings, inbox: Sender<Message>) -> Ops {
-        let Settings { docker, instance, reach, is_local, memory_mb_default, cpus_default } = settings;
         let pool = Pool::new("op", limits::OPS_THREADS, limits::OPS_QUEUE, limits::STACK_DEFAULT);
-        let network = AtomicBool::new(false);
-        Ops {
-            hand: Arc::new(Hand {
-                docker,
-                instance,
-                reach,
-                is_local,
-                memory_mb_default,
-                cpus_default,
-                network,
-                inbox,
-            }),
-            pool,
-        }
+        let hand = Hand {
+            docker: settings.docker,
+            instance: settings.instance,
+            reach: settings.reach,
+            is_local: settings.is_local,
+            memory_mb_default: settings.memory_mb_default,
+            cpus_default: settings.cpus_default,
+            keep_images: settings.keep_images,
+            store: settings.store,
+            logs: settings.logs,
+            network: AtomicBool::new(false),
+            inbox,
+        };
+        Ops { hand: Arc::new(hand), pool }
     }
 
     /// This installation's mark on its containers.
@@ -90,7 +100,8 @@ impl Ops {
     ) -> Result<(), Full> {
         let (hand, project) = (Arc::clone(&self.hand), Arc::clone(project));
         self.pool.submit(move || {
-            let mut report = Report { inbox: hand.inbox.clone(), project: project.id, op, outcome: None };
+            let slot = (project.id, project.release.as_ref().map_or(0, |release| release.number));
+            let mut report = Report { inbox: hand.inbox.clone(), slot, op, outcome: None };
             let (outcome, seen) = hand.run(&project, op, at.as_deref());
             // Without the app's output.
             let shown = if op == Op::Logs { "…".to_owned() } else { format!("{outcome:?}") };
@@ -98,16 +109,55 @@ impl Ops {
             report.outcome = Some((outcome, seen));
         })
     }
+
+    /// Removes what deployments of a project left and nobody keeps.
+    pub(super) fn tidy(&self, id: ProjectId, current: u32, strays: Vec<String>) -> Result<(), Full> {
+        let hand = Arc::clone(&self.hand);
+        self.pool.submit(move || {
+            if let Err(error) = hand.janitor().tidy(id, current, hand.keep_images, &strays) {
+                log::warn!("images and logs of {id} that are not kept could not be removed: {error}");
+            }
+        })
+    }
+
+    /// Removes all images and logs of a project; the end comes to the inbox.
+    pub(super) fn erase(&self, id: ProjectId, strays: Vec<String>) -> Result<(), Full> {
+        let hand = Arc::clone(&self.hand);
+        self.pool.submit(move || {
+            let erased = hand.janitor().erase(id, &strays);
+            if let Err(error) = &erased {
+                log::warn!("images and logs of {id}, which is deleted, could not be removed: {error}");
+            }
+            drop(hand.inbox.send(Message::Erased(id, erased.is_ok())));
+        })
+    }
+
+    /// Adds a line to a deployment's log. A line that finds no thread is lost: the record says the same.
+    pub(super) fn note(&self, id: ProjectId, number: u32, line: &str) {
+        let (logs, line) = (self.hand.logs.clone(), line.to_owned());
+        let noted = self.pool.submit(move || match logs.append(id, number) {
+            Ok(mut log) => log.last_line(&line),
+            Err(error) => log::warn!("the log of deployment {number} of {id} cannot be written: {error}"),
+        });
+        if noted.is_err() {
+            log::warn!("a line of the log of deployment {number} of {id} is lost");
+        }
+    }
 }
 
 impl Hand {
+    fn janitor(&self) -> Janitor<'_> {
+        Janitor { docker: &self.docker, store: &self.store, logs: &self.logs, instance: &self.instance }
+    }
+
     fn run(&self, project: &Project, op: Op, at: Option<&Inspected>) -> (Outcome, Option<Box<Inspected>>) {
         let name = project.container_name();
         let done = match op {
             Op::Look => return self.look(project),
             Op::Probe => {
                 let address = at.and_then(|seen| container::probe_address(project, seen));
-                return (Outcome::Answered(address.is_some_and(probe::answers_http)), None);
+                let path = project.settings.health_path.as_ref();
+                return (Outcome::Answered(address.is_some_and(|at| probe::answers_http(at, path))), None);
             }
             Op::Logs => {
                 let log = self.docker.logs_tail(&name, limits::LAST_LINES);
@@ -167,16 +217,16 @@ impl Hand {
 
     /// What the project's container is created from; `None` for an adopted one. The way of publishing is no part of the fingerprint.
     fn spec(&self, project: &Project, publish: Option<u16>) -> Option<Spec> {
-        let Source::Image(image) = &project.source else { return None };
+        let image = project.image()?;
         Some(Spec {
             name: project.container_name(),
             image: image.clone(),
             project: project.id,
             instance: self.instance.clone(),
-            deployment: None,
+            deployment: project.release.as_ref().map(|release| release.number),
             network: network_name(&self.instance),
             publish,
-            port: project.settings.port,
+            port: project.port().map(|(port, _)| port),
             env: project.settings.env.clone(),
             memory_mb: project.settings.memory_mb.unwrap_or(self.memory_mb_default),
             cpus: project.settings.cpus.or(self.cpus_default),
@@ -201,9 +251,9 @@ impl Hand {
     }
 
     fn port_to_publish(&self, project: &Project) -> Result<Option<u16>, docker::Error> {
-        let Source::Image(image) = &project.source else { return Ok(None) };
-        if project.settings.port.is_some() {
-            return Ok(project.settings.port);
+        let Some(image) = project.image() else { return Ok(None) };
+        if let Some((port, _)) = project.port() {
+            return Ok(Some(port));
         }
         let exposed = self.docker.image(image)?.exposed_ports;
         Ok(if let [port] = exposed[..] { Some(port) } else { None })
@@ -240,7 +290,7 @@ fn outcome(error: &docker::Error) -> Outcome {
 /// Reports when it is dropped, so that an operation that panics is reported too.
 struct Report {
     inbox: Sender<Message>,
-    project: crate::domain::ProjectId,
+    slot: Slot,
     op: Op,
     outcome: Option<(Outcome, Option<Box<Inspected>>)>,
 }
@@ -250,7 +300,7 @@ impl Drop for Report {
         let internal = || (Outcome::Refused("An internal error; the log says more".to_owned()), None);
         let (outcome, seen) = self.outcome.take().unwrap_or_else(internal);
         // An error means that the supervisor has ended, and with it the interest.
-        drop(self.inbox.send(Message::Ended(self.project, self.op, outcome, seen)));
+        drop(self.inbox.send(Message::Ended(self.slot, self.op, outcome, seen)));
     }
 }
 
@@ -263,9 +313,9 @@ mod tests {
     #[test]
     fn case_156_an_operation_that_panics_is_reported_as_refused_once() {
         let (inbox, messages) = crossbeam_channel::bounded(4);
-        let project = crate::domain::ProjectId::parse("proj-00000001").unwrap();
+        let slot = (ProjectId(1), 0);
         let panicked = catch_unwind(AssertUnwindSafe(|| {
-            let _report = Report { inbox, project, op: Op::Start, outcome: None };
+            let _report = Report { inbox, slot, op: Op::Start, outcome: None };
             panic!("on purpose");
         }));
         assert!(panicked.is_err());

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crate::docker::ContainerId;
-use crate::domain::{Metrics, Project, ProjectId, Status, Subnet, UserId};
+use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, UserId};
 
 /// One project as its owner sees it.
 #[derive(Clone, Debug)]
@@ -25,6 +25,8 @@ pub struct View {
     pub metrics: Option<Metrics>,
     /// The container behind it, while that runs.
     pub run: Option<Run>,
+    /// Its deployment under way, or the last one.
+    pub deployment: Option<Arc<Deployment>>,
 }
 
 /// A running container, as far as its numbers need it.

@@ -9,13 +9,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
+use super::entry::{Entry, Tenant, run_of};
 use super::ops::{self, Ops};
 use super::poller::{Kick, Sample};
-use super::snapshot::{EngineState, Run, View};
-use super::{Command, Hub, Message, Refused, Reply, Runtime, container};
+use super::releases::Building;
+use super::snapshot::EngineState;
+use super::{Build, Command, Hub, Message, Recorded, Refused, Reply, Runtime, Slot, container};
 use crate::docker::{Action, ContainerEvent, Inspected, LABEL_INSTANCE, Listed, State};
-use crate::domain::lifecycle::{self, Change, Effect, Input, Kind, LAST_OUTPUT, Life, Op, Outcome};
-use crate::domain::{Addressed, ContainerName, Event, Metrics, Project, ProjectId, Status, UserId, metrics};
+use crate::domain::lifecycle::{self, Change, Effect, Input, LAST_OUTPUT, Op, Outcome};
+use crate::domain::{
+    Addressed, Cause, ContainerName, Deployment, Event, Metrics, Project, ProjectId, Status, UserId, metrics,
+};
 use crate::limits;
 use crate::store::{self, Store};
 use crate::threads::{Thread, spawn_vital};
@@ -35,33 +39,56 @@ pub struct Settings {
     pub hub: Arc<Hub>,
     /// What the store holds at the start.
     pub projects: Vec<Project>,
+    /// The last deployment of each of them.
+    pub last: HashMap<ProjectId, Deployment>,
+    /// The deployments that wait, in their order.
+    pub waiting: Vec<Deployment>,
+    /// Where one deployment at a time is handed over to be built.
+    pub builds: Sender<Build>,
 }
 
 /// The supervisor before it runs: its inbox is open, so that others can be wired to it.
 pub struct Supervisor {
-    runtime: Runtime,
+    pub(super) runtime: Runtime,
     inbox: Receiver<Message>,
     store: Arc<Store>,
-    ops: Ops,
+    pub(super) ops: Ops,
     encode: Encode,
     kick: Kick,
-    entries: HashMap<ProjectId, Entry>,
-    names: HashMap<ContainerName, ProjectId>,
-    engine: EngineState,
+    pub(super) entries: HashMap<ProjectId, Entry>,
+    pub(super) names: HashMap<ContainerName, Slot>,
+    pub(super) engine: EngineState,
+    /// Projects whose deployment waits for its turn.
+    pub(super) queue: VecDeque<ProjectId>,
+    /// What is being built.
+    pub(super) building: Option<Building>,
+    pub(super) builds: Sender<Build>,
     /// When the log was last told that the engine does not answer.
     complained: Option<Instant>,
     /// Operations that found no thread, or wait for their turn.
-    waiting: VecDeque<(ProjectId, Op)>,
-    /// Changes that found the store's queue full, in their order; `None` forgets the project.
-    unsaved: VecDeque<(ProjectId, Option<Change>)>,
+    waiting: VecDeque<(Slot, Op)>,
+    /// What found the store's queue full, in its order.
+    pub(super) unsaved: VecDeque<Write>,
     /// Looks and probes in flight.
     looks: usize,
     probes: usize,
     /// Somebody is running since this batch began: its first numbers are to be read.
     kick_due: bool,
-    events: Vec<Addressed>,
-    changed: HashSet<UserId>,
+    pub(super) events: Vec<Addressed>,
+    pub(super) changed: HashSet<UserId>,
     next_id: u64,
+}
+
+/// What the store is to make durable.
+pub(super) enum Write {
+    /// What is wanted of a project.
+    Change(ProjectId, Change),
+    /// That there is no such project any more.
+    Forget(ProjectId),
+    /// How far a deployment came, and whether its version becomes the project's with that.
+    Deployment(Box<Deployment>, bool),
+    /// That a project goes back to the version of the deployment with this number.
+    Recover(ProjectId, u32),
 }
 
 /// The running thread; dropping it ends and joins it.
@@ -76,22 +103,6 @@ impl Drop for Supervising {
         // Closed means that it has ended already.
         drop(self.inbox.send(Message::Stop));
     }
-}
-
-struct Entry {
-    project: Arc<Project>,
-    life: Life,
-    seen: Option<Arc<Inspected>>,
-    shown: Status,
-    metrics: Option<Metrics>,
-    /// When it was last asked to start: a signal from before is not for this run.
-    start_asked: SystemTime,
-    /// Changes handed to the store, and those that it has answered.
-    saves: u64,
-    saves_answered: u64,
-    /// Who waits for an answer, and for which of those changes.
-    replies: Vec<(u64, Reply)>,
-    view: Option<Arc<View>>,
 }
 
 impl Supervisor {
@@ -116,6 +127,9 @@ impl Supervisor {
             entries: HashMap::new(),
             names: HashMap::new(),
             engine: EngineState::default(),
+            queue: VecDeque::new(),
+            building: None,
+            builds: settings.builds,
             complained: None,
             waiting: VecDeque::new(),
             unsaved: VecDeque::new(),
@@ -126,9 +140,16 @@ impl Supervisor {
             changed: HashSet::new(),
             next_id: 1,
         };
+        let mut last = settings.last;
         for project in settings.projects {
+            let ended = last.remove(&project.id);
             supervisor.add(project);
+            supervisor.remember(ended);
         }
+        for deployment in settings.waiting {
+            supervisor.enqueue(deployment);
+        }
+        supervisor.tell_unbuilt();
         supervisor.publish();
         supervisor
     }
@@ -182,34 +203,42 @@ impl Supervisor {
     fn next_due(&self) -> Option<Instant> {
         let stuck = !self.waiting.is_empty() || !self.unsaved.is_empty();
         let again = stuck.then(|| Instant::now() + limits::OFFER_AGAIN);
-        self.entries.values().filter_map(|entry| entry.life.due()).chain(again).min()
+        self.entries.values().filter_map(Entry::due).chain(again).min()
     }
 
     fn take_due(&mut self) {
         let now = Instant::now();
-        let due: Vec<ProjectId> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| e.life.due().is_some_and(|at| at <= now))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            self.step(id, Input::Due);
+        for id in self.ids() {
+            let Some(entry) = self.entries.get(&id).filter(|e| e.due().is_some_and(|at| at <= now)) else {
+                continue;
+            };
+            let due = entry.tenants().filter(|tenant| tenant.life.due().is_some_and(|at| at <= now));
+            let due: Vec<u32> = due.map(Tenant::number).collect();
+            for number in due {
+                self.step_at((id, number), Input::Due);
+            }
+            self.take_due_of_deployments(id, now);
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Command(id, command, reply) => self.command(id, command, reply),
-            Message::Recorded(project, seen, reply) => self.recorded(*project, seen, reply),
+            Message::Recorded(recorded, reply) => self.recorded(*recorded, reply),
+            Message::Queued(deployment, reply) => self.queued(*deployment, reply),
+            Message::Told(id, number, told) => self.deployment_told(id, number, told),
+            Message::DeploymentSaved(id, number, released, result) => {
+                self.deployment_saved(id, number, released, &result);
+            }
+            Message::Erased(id, done) => self.erased(id, done),
             Message::Saved(id, result) => self.saved(id, result),
             Message::Forgotten(id, Ok(())) => self.forgotten(id),
             Message::Forgotten(id, Err(error)) => {
                 log::error!("store: {id} cannot be forgotten: {error}");
                 self.step(id, Input::NotSaved);
             }
-            Message::Ended(id, op, outcome, seen) => self.ended(id, op, outcome, seen),
-            Message::Told(event) => self.told(&event),
+            Message::Ended(slot, op, outcome, seen) => self.ended(slot, op, outcome, seen),
+            Message::Happened(event) => self.happened(&event),
             Message::StreamOpen(engine) => {
                 log::info!("docker: engine {} (API {}.{})", engine.version, engine.api.0, engine.api.1);
                 if engine.podman {
@@ -242,61 +271,53 @@ impl Supervisor {
     }
 
     fn add(&mut self, project: Project) {
-        let (id, owner) = (project.id, project.owner);
-        let kind = if project.is_adopted() { Kind::Adopted } else { Kind::Ours };
-        let life = Life::new(kind, project.desired, project.deleting, Instant::now());
-        if !project.deleting {
-            self.names.insert(project.container_name(), id);
+        let (id, owner, desired, deleting) = (project.id, project.owner, project.desired, project.deleting);
+        let tenant = Tenant::new(project, desired, Instant::now());
+        if !deleting {
+            self.names.insert(tenant.project.container_name(), (id, tenant.number()));
         }
-        let entry = Entry {
-            shown: life.status(),
-            project: Arc::new(project),
-            life,
-            seen: None,
-            metrics: None,
-            start_asked: SystemTime::UNIX_EPOCH,
-            saves: 0,
-            saves_answered: 0,
-            replies: Vec::new(),
-            view: None,
-        };
-        self.entries.insert(id, entry);
+        self.entries.insert(id, Entry::new(tenant));
         self.changed.insert(owner);
     }
 
-    fn recorded(&mut self, project: Project, seen: Option<Box<Inspected>>, reply: Reply) {
+    fn recorded(&mut self, recorded: Recorded, reply: Reply) {
+        let Recorded { project, seen, first } = recorded;
         let id = project.id;
         match self.entries.get_mut(&id) {
             Some(entry) => {
-                entry.project = Arc::new(project);
+                entry.current.project = Arc::new(project);
                 self.step(id, Input::Hint);
                 self.mark(id);
             }
-            None => self.created(project, seen),
+            None => self.created(project, seen, first),
         }
         self.answer_later(id, reply);
     }
 
-    fn created(&mut self, project: Project, seen: Option<Box<Inspected>>) {
+    fn created(&mut self, project: Project, seen: Option<Box<Inspected>>, first: Option<Deployment>) {
         let (id, told) = (project.id, self.events.len());
         self.add(project);
+        if let Some(first) = first {
+            self.enqueue(first);
+        }
         if self.engine.up {
             self.step(id, Input::EngineBack);
         }
         if let (Some(entry), Some(seen)) = (self.entries.get_mut(&id), seen) {
             // The caller has looked already; the look that is under way finds the same.
-            let real = container::reality(&entry.project, &seen, true);
-            entry.seen = Some(Arc::from(seen));
+            let real = container::reality(&entry.current.project, &seen, true);
+            entry.current.seen = Some(Arc::from(seen));
             self.step(id, Input::Ended(Op::Look, Outcome::Seen(real)));
             self.mark(id);
         }
         if self.events.len() == told {
             self.tell_status(id);
         }
+        self.next_build();
     }
 
     fn command(&mut self, id: ProjectId, command: Command, reply: Reply) {
-        let known = self.entries.get(&id).is_some_and(|entry| entry.life.is_visible());
+        let known = self.entries.get(&id).is_some_and(|entry| entry.current.life.is_visible());
         let refused =
             if known { (!self.engine.up).then_some(Refused::Engine) } else { Some(Refused::NotFound) };
         if let Some(refused) = refused {
@@ -308,13 +329,15 @@ impl Supervisor {
             Command::Stop => Input::Stop,
             Command::Restart => Input::Restart,
             Command::Delete => Input::Delete,
+            Command::Cancel(number) => return self.cancel(id, number, reply),
         };
+        self.decided(id, command);
         self.step(id, input);
         self.answer_later(id, reply);
     }
 
     /// Answers now, or when what the project is saving is durable. Whoever asked has a place for one answer: it never blocks.
-    fn answer_later(&mut self, id: ProjectId, reply: Reply) {
+    pub(super) fn answer_later(&mut self, id: ProjectId, reply: Reply) {
         match self.entries.get_mut(&id) {
             Some(entry) => entry.replies.push((entry.saves, reply)),
             None => drop(reply.try_send(Err(Refused::NotFound))),
@@ -324,11 +347,8 @@ impl Supervisor {
     fn forgotten(&mut self, id: ProjectId) {
         if let Some(mut entry) = self.entries.remove(&id) {
             entry.answer();
-            let name = entry.project.container_name();
-            if self.names.get(&name) == Some(&id) {
-                self.names.remove(&name);
-            }
-            self.changed.insert(entry.project.owner);
+            self.names.retain(|_, slot| slot.0 != id);
+            self.changed.insert(entry.current.project.owner);
         }
     }
 
@@ -349,35 +369,37 @@ impl Supervisor {
         self.step(id, input);
     }
 
-    fn ended(&mut self, id: ProjectId, op: Op, outcome: Outcome, seen: Option<Box<Inspected>>) {
+    fn ended(&mut self, slot: Slot, op: Op, outcome: Outcome, seen: Option<Box<Inspected>>) {
         self.looks -= usize::from(op == Op::Look);
         self.probes -= usize::from(op == Op::Probe);
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let tenant = self.entries.get_mut(&slot.0).and_then(|entry| entry.tenant(slot.1));
+        let Some(tenant) = tenant else { return };
         if op == Op::Look && matches!(outcome, Outcome::Seen(_)) {
-            entry.seen = seen.map(Arc::from);
+            tenant.seen = seen.map(Arc::from);
         }
-        self.step(id, Input::Ended(op, outcome));
-        self.mark(id);
+        self.step_at(slot, Input::Ended(op, outcome));
+        self.mark(slot.0);
     }
 
-    fn told(&mut self, event: &ContainerEvent) {
+    fn happened(&mut self, event: &ContainerEvent) {
         if event.action == Action::Rename {
             self.kick.now();
         }
-        let Some(id) = self.names.get(&event.name).copied() else { return };
+        let Some(slot) = self.names.get(&event.name).copied() else { return };
+        let tenant = self.entries.get_mut(&slot.0).and_then(|entry| entry.tenant(slot.1));
+        let Some(Tenant { seen, start_asked, .. }) = tenant else { return };
         let nanos = u64::try_from(event.time_nanos).unwrap_or_default();
         let at = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
-        let now = SystemTime::now();
-        let this_run = self.entries.get(&id).is_some_and(|entry| is_since(at, entry.start_asked, now));
+        let this_run = is_since(at, *start_asked, SystemTime::now());
+        let is_present = seen
+            .as_deref()
+            .is_some_and(|seen| seen.id == event.id && seen.started_at.is_some_and(|since| since <= at));
         if this_run && matches!(event.action, Action::Kill { signal: 2 | 3 | 9 | 15 }) {
-            self.step(id, Input::Killed);
+            self.step_at(slot, Input::Killed);
         }
-        let seen = self.entries.get(&id).and_then(|entry| entry.seen.as_deref());
-        let is_present =
-            seen.is_some_and(|seen| seen.id == event.id && seen.started_at.is_some_and(|since| since <= at));
         match event.action {
-            Action::Die { exit_code } if is_present => self.step(id, Input::Died(exit_code)),
-            _ => self.step(id, Input::Hint),
+            Action::Die { exit_code } if is_present => self.step_at(slot, Input::Died(exit_code)),
+            _ => self.step_at(slot, Input::Hint),
         }
     }
 
@@ -385,38 +407,47 @@ impl Supervisor {
         if !self.engine.up {
             self.engine.up = true;
             log::info!("docker: the engine answers");
-            self.name_orphans(containers);
-            for id in self.ids() {
-                self.step(id, Input::EngineBack);
+            self.find_leftovers(containers);
+            for slot in self.slots() {
+                self.step_at(slot, Input::EngineBack);
             }
-            self.changed.extend(self.entries.values().map(|entry| entry.project.owner));
+            self.changed.extend(self.entries.values().map(|entry| entry.current.project.owner));
+            self.next_build();
             return;
         }
         let by_name: HashMap<&ContainerName, &Listed> =
             containers.iter().map(|listed| (&listed.name, listed)).collect();
-        for id in self.ids() {
-            let entry = &self.entries[&id];
-            let listed = by_name.get(&entry.project.container_name());
-            let same = match (&entry.seen, listed) {
+        for slot in self.slots() {
+            let Some(tenant) = self.entries.get_mut(&slot.0).and_then(|entry| entry.tenant(slot.1)) else {
+                continue;
+            };
+            let listed = by_name.get(&tenant.project.container_name());
+            let same = match (&tenant.seen, listed) {
                 (Some(seen), Some(listed)) => seen.id == listed.id && same_state(seen.state, listed.state),
                 (None, None) => true,
                 _ => false,
             };
-            if !same || entry.life.status() == Status::Deploying {
-                self.step(id, Input::Hint);
+            if !same || tenant.life.status() == Status::Deploying {
+                self.step_at(slot, Input::Hint);
             }
         }
     }
 
-    /// Containers of this installation that no project has: an older database was put back. They are left alone.
-    fn name_orphans(&self, containers: &[Listed]) {
-        for listed in containers.iter().filter(|c| c.labels.get(LABEL_INSTANCE) == Some(self.ops.instance()))
-        {
-            if listed.labels.project().is_none_or(|id| !self.entries.contains_key(&id)) {
-                log::warn!(
+    /// Containers of this installation that are no project's version. A version that a deployment left half done is removed; where the
+    /// project is not known, an older database was put back, and they are left alone.
+    fn find_leftovers(&mut self, containers: &[Listed]) {
+        let ours = |listed: &&Listed| listed.labels.get(LABEL_INSTANCE) == Some(self.ops.instance());
+        let unclaimed =
+            containers.iter().filter(ours).filter(|listed| !self.names.contains_key(&listed.name));
+        for listed in unclaimed.collect::<Vec<_>>() {
+            let id = listed.labels.project().filter(|id| self.entries.contains_key(id));
+            match id.zip(listed.labels.deployment()) {
+                Some((id, number)) => self.remove_leftover(id, number),
+                None if id.is_some() => {}
+                None => log::warn!(
                     "the container {} was made for a project that is not known (any more)",
                     listed.name.as_str()
-                );
+                ),
             }
         }
     }
@@ -428,69 +459,100 @@ impl Supervisor {
         }
         if std::mem::take(&mut self.engine.up) {
             self.ops.forget_network();
-            for id in self.ids() {
-                self.step(id, Input::EngineLost);
+            for slot in self.slots() {
+                self.step_at(slot, Input::EngineLost);
             }
-            self.changed.extend(self.entries.values().map(|entry| entry.project.owner));
+            self.changed.extend(self.entries.values().map(|entry| entry.current.project.owner));
         }
     }
 
-    fn ids(&self) -> Vec<ProjectId> {
+    pub(super) fn ids(&self) -> Vec<ProjectId> {
         self.entries.keys().copied().collect()
+    }
+
+    fn slots(&self) -> Vec<Slot> {
+        let slots =
+            self.entries.iter().flat_map(|(id, entry)| entry.tenants().map(|tenant| (*id, tenant.number())));
+        slots.collect()
     }
 
     fn sampled(&mut self, sample: &Sample) {
         let Some(entry) = self.entries.get_mut(&sample.project) else { return };
-        let current = entry.seen.as_deref().and_then(run_of).is_some_and(|run| run == sample.run);
+        let project = Arc::clone(&entry.current.project);
+        let current = entry.current.seen.as_deref().and_then(run_of).is_some_and(|run| run == sample.run);
         if entry.shown != Status::Running || !current {
             return;
         }
         let metrics = Metrics {
             cpu: sample.cpu,
             memory_mib: metrics::mib(sample.memory_bytes),
-            requests: entry.project.requests,
+            requests: project.requests,
             uptime: metrics::uptime(sample.run.since, SystemTime::now()),
-            last_activity: entry.project.last_request.map_or(sample.run.since, |at| at.max(sample.run.since)),
+            last_activity: project.last_request.map_or(sample.run.since, |at| at.max(sample.run.since)),
         };
         entry.metrics = Some(metrics);
-        let (owner, project) = (entry.project.owner, entry.project.id);
+        let (owner, project) = (project.owner, project.id);
         self.events.push(Addressed { owner, event: Event::Metrics { project, metrics } });
         self.mark(project);
     }
 
-    /// Applies one input to one project, and starts what comes of it.
-    fn step(&mut self, id: ProjectId, input: Input) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let (life, effects) = lifecycle::step(entry.life.clone(), input, Instant::now());
-        let visible = entry.life.is_visible();
-        entry.life = life;
-        entry.saves += effects.iter().filter(|effect| matches!(effect, Effect::Save(_))).count() as u64;
+    /// Applies one input to the version that serves.
+    pub(super) fn step(&mut self, id: ProjectId, input: Input) {
+        let Some(number) = self.entries.get(&id).map(|entry| entry.current.number()) else { return };
+        self.step_at((id, number), input);
+    }
+
+    /// Applies one input to one version of a project, and starts what comes of it.
+    pub(super) fn step_at(&mut self, slot: Slot, input: Input) {
+        let Some(entry) = self.entries.get_mut(&slot.0) else { return };
+        let serves = entry.current.number() == slot.1;
+        let Some(tenant) = entry.tenant(slot.1) else { return };
+        let (life, effects) = lifecycle::step(tenant.life.clone(), input, Instant::now());
+        let vanished = tenant.life.is_visible() != life.is_visible();
+        tenant.life = life;
         if effects.contains(&Effect::Run(Op::Start)) {
-            entry.start_asked = SystemTime::now();
+            tenant.start_asked = SystemTime::now();
         }
-        let status_changed = entry.life.status() != entry.shown && !entry.life.is_undecided();
-        if visible != entry.life.is_visible() {
-            self.mark(id);
+        if serves && vanished {
+            self.mark(slot.0);
         }
-        if status_changed {
-            self.tell_status(id);
-        }
+        self.tell_changed_status(slot.0);
         for effect in effects {
             match effect {
-                Effect::Run(op) => self.waiting.push_back((id, op)),
-                Effect::Announce => self.tell_status(id),
-                Effect::Save(change) => self.unsaved.push_back((id, Some(change))),
-                Effect::Forget => self.unsaved.push_back((id, None)),
+                Effect::Run(op) => self.waiting.push_back((slot, op)),
+                Effect::Announce => self.tell_status(slot.0),
+                Effect::Save(change) => self.unsaved_change(slot, change),
+                Effect::Forget if serves => self.forget(slot.0),
+                Effect::Forget => self.left(slot),
             }
         }
+        self.judge_versions(slot.0);
         self.offer_again();
     }
 
-    fn tell_status(&mut self, id: ProjectId) {
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.life.is_visible()) else { return };
-        entry.shown = entry.life.status();
+    /// What is wanted is wanted of the project: the version that serves says it.
+    fn unsaved_change(&mut self, slot: Slot, change: Change) {
+        if let Some(entry) = self.entries.get_mut(&slot.0) {
+            entry.saves += 1;
+            self.unsaved.push_back(Write::Change(slot.0, change));
+        }
+    }
+
+    pub(super) fn tell_changed_status(&mut self, id: ProjectId) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        if entry.status() != entry.shown && !entry.current.life.is_undecided() {
+            self.tell_status(id);
+        }
+    }
+
+    pub(super) fn tell_status(&mut self, id: ProjectId) {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.current.life.is_visible()) else {
+            return;
+        };
+        entry.shown = entry.status();
         // Without the app's output: what it prints is its owner's.
-        let reason = entry.life.reason().and_then(|reason| reason.split(LAST_OUTPUT).next());
+        let reason = entry.reason();
+        let reason = reason.as_deref().and_then(|reason| reason.split(LAST_OUTPUT).next());
         let status = format!("{:?}", entry.shown).to_ascii_lowercase();
         log::info!("{id} is {status}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
         if entry.shown == Status::Running {
@@ -498,55 +560,81 @@ impl Supervisor {
         } else {
             entry.metrics = None;
         }
-        let event = status_event(entry, true);
-        self.events.push(Addressed { owner: entry.project.owner, event });
+        let event = entry.status_event(true);
+        self.events.push(Addressed { owner: entry.current.project.owner, event });
         self.mark(id);
     }
 
-    fn mark(&mut self, id: ProjectId) {
+    pub(super) fn mark(&mut self, id: ProjectId) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.view = None;
-            self.changed.insert(entry.project.owner);
+            self.changed.insert(entry.current.project.owner);
         }
     }
 
     /// Hands over what waits, as far as there is room.
-    fn offer_again(&mut self) {
-        while let Some((id, change)) = self.unsaved.front() {
-            if self.save(*id, *change).is_err() {
+    pub(super) fn offer_again(&mut self) {
+        while let Some(write) = self.unsaved.front() {
+            if self.save(write).is_err() {
                 break;
             }
             self.unsaved.pop_front();
         }
         for _ in 0..self.waiting.len() {
-            let Some((id, op)) = self.waiting.pop_front() else { return };
-            let Some(entry) = self.entries.get(&id) else { continue };
+            let Some((slot, op)) = self.waiting.pop_front() else { return };
+            let Some(tenant) = self.entries.get_mut(&slot.0).and_then(|entry| entry.tenant(slot.1)) else {
+                continue;
+            };
             let turn = match op {
                 Op::Look => self.looks < limits::LOOKS_AT_ONCE,
                 Op::Probe => self.probes < limits::PROBES_AT_ONCE,
                 _ => true,
             };
-            if turn && self.ops.submit(&entry.project, op, entry.seen.clone()).is_ok() {
+            if turn && self.ops.submit(&tenant.project, op, tenant.seen.clone()).is_ok() {
                 self.looks += usize::from(op == Op::Look);
                 self.probes += usize::from(op == Op::Probe);
             } else {
-                self.waiting.push_back((id, op));
+                self.waiting.push_back((slot, op));
             }
         }
     }
 
-    fn save(&self, id: ProjectId, change: Option<Change>) -> Result<(), store::Full> {
-        let inbox = self.runtime.inbox.clone();
+    fn save(&self, write: &Write) -> Result<(), store::Full> {
         // The inbox is closed only when nobody is interested any more.
-        let done = move |result: Result<(), store::Error>| {
-            let message =
-                if change.is_some() { Message::Saved(id, result) } else { Message::Forgotten(id, result) };
-            drop(inbox.send(message));
-        };
-        match change {
-            Some(Change::Desired(desired)) => self.store.try_set_desired(id, desired, Box::new(done)),
-            Some(Change::Deleting) => self.store.try_mark_deleting(id, Box::new(done)),
-            None => self.store.try_forget(id, Box::new(done)),
+        let inbox = self.runtime.inbox.clone();
+        match write {
+            Write::Change(id, change) => {
+                let id = *id;
+                let done = Box::new(move |result| drop(inbox.send(Message::Saved(id, result))));
+                match change {
+                    Change::Desired(desired) => self.store.try_set_desired(id, *desired, done),
+                    Change::Deleting => self.store.try_mark_deleting(id, done),
+                }
+            }
+            Write::Forget(id) => {
+                let id = *id;
+                self.store
+                    .try_forget(id, Box::new(move |result| drop(inbox.send(Message::Forgotten(id, result)))))
+            }
+            Write::Deployment(deployment, release) => {
+                let (id, number, release) = (deployment.project, deployment.number, *release);
+                let done =
+                    move |result| drop(inbox.send(Message::DeploymentSaved(id, number, release, result)));
+                self.store.try_save_deployment((**deployment).clone(), release, Box::new(done))
+            }
+            Write::Recover(id, number) => {
+                let id = *id;
+                let done = move |result: Result<Deployment, store::Error>| match result {
+                    Ok(deployment) => drop(inbox.send(Message::Queued(Box::new(deployment), bounded(1).0))),
+                    Err(error) => log::error!("store: {id} cannot go back to an earlier version: {error}"),
+                };
+                self.store.try_create_deployment(
+                    id,
+                    Cause::Recovery(*number),
+                    SystemTime::now(),
+                    Box::new(done),
+                )
+            }
         }
     }
 
@@ -581,7 +669,7 @@ impl Supervisor {
 
     fn show(&mut self) {
         let mut projects = HashMap::with_capacity(self.entries.len());
-        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.life.is_visible()) {
+        for (id, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.current.life.is_visible()) {
             projects.insert(*id, entry.view());
         }
         let before = self.runtime.snapshot();
@@ -591,49 +679,6 @@ impl Supervisor {
         let after = before.with(first_id, self.engine.clone(), projects, &std::mem::take(&mut self.changed));
         *self.runtime.shared.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(after);
     }
-}
-
-impl Entry {
-    fn view(&mut self) -> Arc<View> {
-        let made = self.view.take().unwrap_or_else(|| Arc::new(self.make_view()));
-        Arc::clone(self.view.insert(made))
-    }
-
-    /// Answers those whose change is durable. Each has a place for its answer: it never blocks.
-    fn answer(&mut self) {
-        let (view, saved) = (self.view(), self.saves_answered);
-        for (_, reply) in self.replies.extract_if(.., |(awaited, _)| *awaited <= saved) {
-            drop(reply.try_send(Ok(Arc::clone(&view))));
-        }
-    }
-
-    fn make_view(&self) -> View {
-        let up = self.seen.as_deref().filter(|seen| seen.state == State::Running && self.life.is_up());
-        View {
-            project: Arc::clone(&self.project),
-            status: self.shown,
-            reason: self.life.reason().map(Arc::from),
-            address: up.and_then(|seen| container::browser_address(&self.project, seen)),
-            metrics: self.metrics,
-            run: up.and_then(run_of),
-        }
-    }
-}
-
-fn status_event(entry: &Entry, notify: bool) -> Event {
-    Event::Status {
-        project: entry.project.id,
-        name: entry.project.name.clone(),
-        status: entry.shown,
-        reason: entry.life.reason().map(Arc::from),
-        notify,
-        at: SystemTime::now(),
-    }
-}
-
-fn run_of(seen: &Inspected) -> Option<Run> {
-    let since = seen.started_at.filter(|_| seen.state == State::Running)?;
-    Some(Run { container: seen.id.clone(), pid: seen.pid, since, capacity: seen.capacity })
 }
 
 /// Whether an inspect and a list mean the same: an inspect tells more of the ends than a list.

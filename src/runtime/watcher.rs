@@ -83,7 +83,7 @@ fn follow(
     loop {
         match events.next() {
             Ok(Some(event)) => {
-                if inbox.send(Message::Told(event)).is_err() {
+                if inbox.send(Message::Happened(event)).is_err() {
                     return ("stopping".to_owned(), true);
                 }
             }

@@ -7,7 +7,9 @@
 //! commit. The methods of [`Store`] block their caller, those called `try_…` never do. Reads go through a [`Reader`], one for
 //! each thread that reads.
 
+mod deployments;
 mod file;
+mod logs;
 mod projects;
 mod sessions;
 mod users;
@@ -26,6 +28,7 @@ use crate::limits::{STORE_ANSWER_MAX, STORE_PING_MAX, STORE_SUBMIT_MAX};
 use crate::threads::Thread;
 
 pub use file::{BackupError, DirLock, FILE, OpenError, backup};
+pub use logs::{Log, Logs};
 pub use projects::{Count, NewProject};
 pub use sessions::{OpenedSession, Session};
 pub use users::{Admit, NewUser};
@@ -51,6 +54,9 @@ pub enum Error {
     /// The owner has this many projects, which is the most there may be.
     #[error("a user can have at most {0} projects")]
     TooMany(u32),
+    /// As many deployments wait as may.
+    #[error("too many deployments wait")]
+    QueueFull,
     /// The queue is full, or another process holds the file: try again later.
     #[error("the store is busy")]
     Full,
@@ -287,6 +293,14 @@ fn exists(db: &Connection, sql: &str, params: impl Params) -> Result<bool, Error
 fn text<T>(row: &Row, column: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
     parse(&row.get::<_, String>(column)?)
         .ok_or_else(|| Error::Other(format!("{column} holds a foreign value")))
+}
+
+/// The same of a column that may be NULL.
+fn optional<T>(row: &Row, column: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Error> {
+    match row.get::<_, Option<String>>(column)? {
+        None => Ok(None),
+        Some(_) => text(row, column, parse).map(Some),
+    }
 }
 
 /// A random number that no row of `sql` (a query for one id) has.

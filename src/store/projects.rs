@@ -6,10 +6,14 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, Row, params};
 
 use super::users::{changed, free_label};
-use super::{Done, Error, Full, Reader, Store, exists, fresh_id, from_secs, row, rows, text, to_secs};
+use super::{
+    Done, Error, Full, Reader, Store, deployments, exists, fresh_id, from_secs, optional, row, rows, text,
+    to_secs,
+};
 use crate::domain::{
-    ContainerName, Desired, EnvName, HostLabel, IdleAfter, ImageRef, Project, ProjectId, ProjectName,
-    Settings, SettingsChange, Source, Template, UserId,
+    Branch, Cause, ContainerName, Deployment, Desired, EnvName, HealthPath, HostLabel, IdleAfter, ImageRef,
+    Project, ProjectId, ProjectName, Release, RepoUrl, Secret, Settings, SettingsChange, Source, Template,
+    UserId,
 };
 use crate::limits::PROJECTS_PER_USER;
 
@@ -22,8 +26,8 @@ pub struct NewProject {
     pub name: ProjectName,
     /// Where its container comes from.
     pub source: Source,
-    /// What kind of app it is.
-    pub template: Template,
+    /// What kind of app it is, where its owner said so.
+    pub template: Option<Template>,
     /// What its owner chose.
     pub settings: Settings,
     /// Whether it is to run.
@@ -42,12 +46,13 @@ pub struct Count {
 }
 
 impl Store {
-    /// Makes a project. Its host label comes from its name, with `-2` and so on behind it when the owner has that label already.
-    /// `committed` is called with it on the store thread, in the order of the commits.
+    /// Makes a project, and the first deployment of one that is built from a repository. Its host label comes from its name, with `-2`
+    /// and so on behind it when the owner has that label already. `committed` is called with both on the store thread, in the order of
+    /// the commits.
     ///
     /// # Errors
     /// [`Error::Taken`] for the name or the adopted container, [`Error::TooMany`], [`Error::Invalid`] when no label can be
-    /// derived, [`Error::NotFound`] when the owner is gone, or as of any write.
+    /// derived, [`Error::QueueFull`], [`Error::NotFound`] when the owner is gone, or as of any write.
     ///
     /// # Blocks
     /// Until the commit.
@@ -55,10 +60,15 @@ impl Store {
         &self,
         new: NewProject,
         now: SystemTime,
-        committed: impl FnOnce(&Project) + Send + 'static,
+        committed: impl FnOnce(&(Project, Option<Deployment>)) + Send + 'static,
     ) -> Result<Project, Error> {
         let label = HostLabel::derive("Name", new.name.as_str())?;
-        self.call_then(move |db| create(db, &new, &label, now), committed)
+        let work = move |db: &Connection| {
+            let project = create(db, &new, &label, now)?;
+            let first = project.is_built().then(|| deployments::enqueue(db, project.id, Cause::Created, now));
+            Ok((project, first.transpose()?))
+        };
+        self.call_then(work, committed).map(|(project, _)| project)
     }
 
     /// Changes a project's name, its settings, or both; its host label stays. The settings are read and written in one transaction, so
@@ -81,20 +91,11 @@ impl Store {
             let mut project = project(db, id)?.filter(|p| !p.deleting).ok_or(Error::NotFound)?;
             project.name = name.unwrap_or(project.name);
             change.apply(&mut project.settings)?;
-            let settings = &project.settings;
             changed(db.execute(
-                "UPDATE projects SET name = ?2, port = ?3, env = ?4, memory_mb = ?5, cpus = ?6, idle_after = ?7
-                 WHERE id = ?1",
-                params![
-                    id.to_string(),
-                    project.name.as_str(),
-                    settings.port,
-                    env_text(&settings.env)?,
-                    settings.memory_mb,
-                    settings.cpus,
-                    settings.idle_after.map(idle_secs)
-                ],
+                "UPDATE projects SET name = ?2 WHERE id = ?1",
+                params![id.to_string(), project.name.as_str()],
             )?)?;
+            write_settings(db, id, &project.settings)?;
             Ok(project)
         };
         self.call_then(work, committed)
@@ -127,7 +128,28 @@ impl Store {
         self.post(move |db| changed(db.execute(sql, [id.to_string()])?), done)
     }
 
-    /// Removes a project and its counters. One that is gone already is fine.
+    /// Sets what pushes to a project's repository are signed with.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] (also while it is being deleted), or as of any write.
+    ///
+    /// # Blocks
+    /// Until the commit.
+    pub fn set_hook_secret(
+        &self,
+        id: ProjectId,
+        secret: Option<Secret>,
+        committed: impl FnOnce(&Project) + Send + 'static,
+    ) -> Result<Project, Error> {
+        let work = move |db: &Connection| {
+            let sql = "UPDATE projects SET hook_secret = ?2 WHERE id = ?1 AND deleting = 0";
+            changed(db.execute(sql, params![id.to_string(), secret.as_ref().map(Secret::expose)])?)?;
+            project(db, id)?.ok_or(Error::NotFound)
+        };
+        self.call_then(work, committed)
+    }
+
+    /// Removes a project, its counters and its deployments. One that is gone already is fine.
     ///
     /// # Errors
     /// [`Full`].
@@ -161,9 +183,11 @@ impl Reader {
 }
 
 const SELECT: &str =
-    "SELECT p.*, c.requests, c.last_request FROM projects p LEFT JOIN counters c ON c.project_id = p.id";
+    "SELECT p.*, c.requests, c.last_request, d.image, d.port AS release_port, d.port_known FROM projects p
+     LEFT JOIN counters c ON c.project_id = p.id
+     LEFT JOIN deployments d ON d.project_id = p.id AND d.number = p.release";
 
-fn project(db: &Connection, id: ProjectId) -> Result<Option<Project>, Error> {
+pub(super) fn project(db: &Connection, id: ProjectId) -> Result<Option<Project>, Error> {
     row(db, &format!("{SELECT} WHERE p.id = ?1"), [id.to_string()], decode)
 }
 
@@ -180,12 +204,13 @@ fn create(db: &Connection, new: &NewProject, label: &HostLabel, now: SystemTime)
     let sql = "SELECT 1 FROM projects WHERE owner = ?1 AND host = ?2 AND deleting = 0";
     let host = free_label(label, |l| exists(db, sql, [&owner, l.as_str()]))?;
     let origin = match &new.source {
+        Source::Git(url) => url.as_str(),
         Source::Image(image) => image.as_str(),
         Source::Container(name) => name.as_str(),
     };
     db.execute(
-        "INSERT INTO projects (id, owner, name, host, source, origin, template, port, env, memory_mb, cpus,
-         idle_after, desired, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        "INSERT INTO projects (id, owner, name, host, source, origin, template, template_chosen, env, desired, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, '{}', ?9, ?10)",
         params![
             id.to_string(),
             owner,
@@ -193,17 +218,33 @@ fn create(db: &Connection, new: &NewProject, label: &HostLabel, now: SystemTime)
             host.as_str(),
             new.source.word(),
             origin,
-            new.template.word(),
-            new.settings.port,
-            env_text(&new.settings.env)?,
-            new.settings.memory_mb,
-            new.settings.cpus,
-            new.settings.idle_after.map(idle_secs),
+            new.template.unwrap_or_default().word(),
+            new.template.is_some(),
             desired_word(new.desired),
             to_secs(now)
         ],
     )?;
+    write_settings(db, id, &new.settings)?;
     project(db, id)?.ok_or(Error::NotFound)
+}
+
+fn write_settings(db: &Connection, id: ProjectId, settings: &Settings) -> Result<(), Error> {
+    let Settings { port, env, memory_mb, cpus, idle_after, health_path, branch, git_token } = settings;
+    changed(db.execute(
+        "UPDATE projects SET port = ?2, env = ?3, memory_mb = ?4, cpus = ?5, idle_after = ?6, health_path = ?7, branch = ?8,
+         git_token = ?9 WHERE id = ?1",
+        params![
+            id.to_string(),
+            port,
+            env_text(env)?,
+            memory_mb,
+            cpus,
+            idle_after.map(idle_secs),
+            health_path.as_ref().map(HealthPath::as_str),
+            branch.as_ref().map(Branch::as_str),
+            git_token.as_ref().map(Secret::expose)
+        ],
+    )?)
 }
 
 fn add_counts(db: &Connection, counts: &[Count]) -> Result<(), Error> {
@@ -221,9 +262,19 @@ fn add_counts(db: &Connection, counts: &[Count]) -> Result<(), Error> {
 
 fn decode(row: &Row) -> Result<Project, Error> {
     let source = match row.get::<_, String>("source")?.as_str() {
+        "git" => Source::Git(text(row, "origin", |t| RepoUrl::parse(t, true).ok())?),
         "image" => Source::Image(text(row, "origin", |t| ImageRef::parse(t).ok())?),
         "container" => Source::Container(text(row, "origin", |t| ContainerName::parse(t).ok())?),
         _ => return Err(Error::Other("source holds a foreign value".into())),
+    };
+    let release = match (row.get("release")?, optional(row, "image", |t| ImageRef::parse(t).ok())?) {
+        (Some(number), Some(image)) => Some(Release {
+            number,
+            image,
+            port: row.get("release_port")?,
+            port_known: row.get("port_known")?,
+        }),
+        _ => None,
     };
     Ok(Project {
         id: text(row, "id", ProjectId::parse)?,
@@ -232,12 +283,18 @@ fn decode(row: &Row) -> Result<Project, Error> {
         host: HostLabel::stored(row.get("host")?),
         source,
         template: text(row, "template", |t| Template::parse(t).ok())?,
+        template_chosen: row.get("template_chosen")?,
+        release,
+        hook_secret: optional(row, "hook_secret", |t| Secret::parse("secret", t).ok())?,
         settings: Settings {
             port: row.get("port")?,
             env: text(row, "env", env_from_text)?,
             memory_mb: row.get("memory_mb")?,
             cpus: row.get("cpus")?,
             idle_after: row.get::<_, Option<i64>>("idle_after")?.map(idle_from_secs),
+            health_path: optional(row, "health_path", |t| HealthPath::parse(t).ok())?,
+            branch: optional(row, "branch", |t| Branch::parse(t).ok())?,
+            git_token: optional(row, "git_token", |t| Secret::parse("git_token", t).ok())?,
         },
         desired: text(row, "desired", |word| {
             [Desired::Running, Desired::Stopped, Desired::AsFound]

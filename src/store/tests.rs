@@ -53,7 +53,7 @@ fn new_project(owner: UserId, name: &str) -> NewProject {
         owner,
         name: ProjectName::parse(name).unwrap(),
         source: Source::Image(ImageRef::parse("web:1").unwrap()),
-        template: Template::Flask,
+        template: Some(Template::Flask),
         settings: Settings::default(),
         desired: Desired::Running,
     }
@@ -131,6 +131,7 @@ fn what_is_stored_comes_back_as_it_was() {
         memory_mb: Some(256),
         cpus: Some(0.5),
         idle_after: Some(IdleAfter::After(Duration::from_secs(1800))),
+        ..Settings::default()
     };
     let first = store.create_project(new.clone(), now(), |_| {}).unwrap();
     let second = store.create_project(adopting(user.id, "Base", "pg_1"), now(), |_| {}).unwrap();
@@ -724,4 +725,185 @@ fn case_37_sql_in_every_text_is_only_text() {
     assert_eq!(project.name.as_str(), evil);
     assert_eq!(store.reader().unwrap().user_by_email(&user.email).unwrap().unwrap().0, user);
     assert_eq!(store.reader().unwrap().projects().unwrap(), [project]);
+}
+
+fn from_git(owner: UserId, name: &str) -> NewProject {
+    let source = Source::Git(RepoUrl::parse("https://example.com/ana/app", false).unwrap());
+    NewProject { source, template: None, ..new_project(owner, name) }
+}
+
+fn deploy(store: &Store, id: ProjectId, cause: Cause) -> Result<Deployment, Error> {
+    store.create_deployment(id, cause, None, now(), |_| {}).map(|made| made.expect("no delivery is named"))
+}
+
+fn save(store: &Store, deployment: &Deployment, release: bool) -> Result<(), Error> {
+    let (done, saved) = bounded(1);
+    let tell = move |result| drop(done.send(result));
+    store.try_save_deployment(deployment.clone(), release, Box::new(tell)).unwrap();
+    saved.recv_timeout(PATIENCE).unwrap()
+}
+
+/// The same deployment, done, with an image.
+fn ready(deployment: Deployment) -> Deployment {
+    let number = deployment.number;
+    let image = ImageRef::parse(&format!("muelle-x/app:{number}")).unwrap();
+    Deployment {
+        step: Step::Ready,
+        outcome: deployment::Outcome::Ready,
+        commit: Some("c0ffee".to_owned()),
+        template: Some(Template::React),
+        release: Some(Release { number, image, port: 8080, port_known: true }),
+        residue: vec!["a1".to_owned(), "b2".to_owned()],
+        ended_at: Some(now()),
+        ..deployment
+    }
+}
+
+#[test]
+fn a_project_from_a_repository_begins_with_a_deployment_and_comes_back_as_it_was() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let settings = Settings {
+        branch: Some(Branch::parse("main").unwrap()),
+        health_path: Some(HealthPath::parse("/health").unwrap()),
+        git_token: Some(Secret::parse("git_token", "ghp_canary").unwrap()),
+        ..Settings::default()
+    };
+    let new = NewProject { settings: settings.clone(), ..from_git(ana(&store).id, "App") };
+    let (told, first) = bounded(1);
+    let project = store.create_project(new, now(), move |made| told.send(made.clone()).unwrap()).unwrap();
+    let (told, first) = first.recv().unwrap();
+    let first = first.expect("a first deployment");
+    assert_eq!((told, project.settings.clone()), (project.clone(), settings));
+    assert_eq!((first.number, first.cause, first.step), (1, Cause::Created, Step::Queued));
+    assert!(project.release.is_none() && !project.template_chosen);
+    let done = ready(first);
+    save(&store, &done, true).unwrap();
+    let stored = store.reader().unwrap().projects().unwrap().remove(0);
+    assert_eq!((stored.release, stored.template), (done.release.clone(), Template::React));
+    assert_eq!(store.reader().unwrap().deployment(project.id, 1).unwrap(), Some(done));
+    let secret = Secret::parse("secret", "s3cret").unwrap();
+    let with = store.set_hook_secret(project.id, Some(secret.clone()), |_| {}).unwrap();
+    assert_eq!(with.hook_secret, Some(secret));
+    assert_eq!(store.set_hook_secret(project.id, None, |_| {}).unwrap().hook_secret, None);
+}
+
+#[test]
+fn case_54_a_deployment_that_waits_gives_way_to_a_newer_one_of_its_project() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = store.create_project(from_git(ana(&store).id, "App"), now(), |_| {}).unwrap().id;
+    for _ in 0..50 {
+        deploy(&store, id, Cause::Asked).unwrap();
+    }
+    let rows = store.reader().unwrap().deployments(id).unwrap();
+    assert_eq!(rows.len(), 51);
+    assert_eq!((rows[0].number, rows[0].outcome), (51, deployment::Outcome::Open));
+    assert!(rows[1..].iter().all(|row| row.outcome == deployment::Outcome::Superseded));
+    let (last, waiting) = store.reader().unwrap().recent_deployments().unwrap();
+    assert_eq!((last[&id].number, waiting.len()), (51, 1));
+}
+
+#[test]
+fn the_queue_of_deployments_is_bounded_and_who_goes_back_needs_no_place_in_it() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let owner = ana(&store).id;
+    let make = |n: u32| store.create_project(from_git(owner, &format!("App {n}")), now(), |_| {});
+    let first = make(0).unwrap().id;
+    let rows = store.reader().unwrap().deployments(first).unwrap();
+    save(&store, &ready(rows[0].clone()), true).unwrap();
+    for n in 1..=DEPLOY_QUEUE {
+        make(n).unwrap();
+    }
+    assert_eq!(make(99).unwrap_err(), Error::QueueFull);
+    assert_eq!(
+        store.reader().unwrap().projects().unwrap().len(),
+        1 + DEPLOY_QUEUE as usize,
+        "none was made by halves"
+    );
+    assert_eq!(deploy(&store, first, Cause::Asked).unwrap_err(), Error::QueueFull);
+    assert_eq!(deploy(&store, first, Cause::Rollback(1)).unwrap().number, 2);
+}
+
+#[test]
+fn one_goes_back_only_to_a_version_that_was_ready_and_whose_image_is_kept() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = store.create_project(from_git(ana(&store).id, "App"), now(), |_| {}).unwrap().id;
+    assert!(matches!(deploy(&store, id, Cause::Rollback(1)), Err(Error::Invalid(_))), "it is not ready");
+    let first = ready(store.reader().unwrap().deployments(id).unwrap().remove(0));
+    save(&store, &first, true).unwrap();
+    let again = deploy(&store, id, Cause::Rollback(1)).unwrap();
+    let release = again.release.unwrap();
+    assert_eq!((again.number, release.number, &release.image), (2, 2, &first.release.unwrap().image));
+    assert_eq!(again.commit.as_deref(), Some("c0ffee"));
+    assert!(matches!(deploy(&store, id, Cause::Rollback(9)), Err(Error::Invalid(_))));
+    store.tidy_deployments(id, vec![1], 0).unwrap();
+    assert!(matches!(deploy(&store, id, Cause::Rollback(1)), Err(Error::Invalid(_))), "its image is gone");
+}
+
+#[test]
+fn case_106_what_was_under_way_is_interrupted_and_what_waited_waits_on() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let owner = ana(&store).id;
+    let ids =
+        ["One", "Two"].map(|name| store.create_project(from_git(owner, name), now(), |_| {}).unwrap().id);
+    let mut under_way = store.reader().unwrap().deployments(ids[0]).unwrap().remove(0);
+    under_way.step = Step::Build;
+    save(&store, &under_way, false).unwrap();
+    store.interrupt_deployments("ended", now()).unwrap();
+    let (last, waiting) = store.reader().unwrap().recent_deployments().unwrap();
+    assert_eq!(last[&ids[0]].outcome, deployment::Outcome::Interrupted);
+    assert_eq!(last[&ids[0]].reason.as_deref(), Some("ended"));
+    assert_eq!(waiting.iter().map(|it| it.project).collect::<Vec<_>>(), [ids[1]]);
+}
+
+#[test]
+fn a_delivery_that_is_told_twice_deploys_once_and_old_ones_are_forgotten() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = store.create_project(from_git(ana(&store).id, "App"), now(), |_| {}).unwrap().id;
+    let push = |name: &str| {
+        store.create_deployment(id, Cause::Pushed, Some(name.to_owned()), now(), |_| {}).unwrap().is_some()
+    };
+    assert!(push("a"));
+    assert!(!push("a"));
+    for n in 0..DELIVERIES_KEPT {
+        assert!(push(&format!("d{n}")));
+    }
+    assert!(!push(&format!("d{}", DELIVERIES_KEPT - 1)));
+    assert!(push("a"), "it is not remembered for ever");
+}
+
+#[test]
+fn a_deployment_needs_a_repository_and_a_project_that_is_not_deleted() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let owner = ana(&store).id;
+    let image = store.create_project(new_project(owner, "Image"), now(), |_| {}).unwrap().id;
+    assert_eq!(deploy(&store, image, Cause::Asked).unwrap_err(), Error::NotFound);
+    let id = store.create_project(from_git(owner, "App"), now(), |_| {}).unwrap().id;
+    let (done, marked) = bounded(1);
+    store.try_mark_deleting(id, Box::new(move |result| drop(done.send(result)))).unwrap();
+    marked.recv_timeout(PATIENCE).unwrap().unwrap();
+    assert_eq!(deploy(&store, id, Cause::Asked).unwrap_err(), Error::NotFound);
+    assert_eq!(store.set_hook_secret(id, None, |_| {}).unwrap_err(), Error::NotFound);
+}
+
+#[test]
+fn records_of_deployments_go_with_age_unless_their_image_is_kept() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let id = store.create_project(from_git(ana(&store).id, "App"), now(), |_| {}).unwrap().id;
+    let first = ready(store.reader().unwrap().deployments(id).unwrap().remove(0));
+    save(&store, &first, true).unwrap();
+    for _ in 0..4 {
+        deploy(&store, id, Cause::Asked).unwrap();
+    }
+    store.tidy_deployments(id, Vec::new(), 4).unwrap();
+    let left: Vec<u32> =
+        store.reader().unwrap().deployments(id).unwrap().iter().map(|it| it.number).collect();
+    assert_eq!(left, [5, 4, 1]);
 }

@@ -19,6 +19,14 @@ const PROTECTED: &[(&str, &str, &str)] = &[
     ("PATCH", "/api/projects/ID", r#"{"name":"Renamed"}"#),
     ("DELETE", "/api/projects/ID", ""),
     ("PATCH", "/api/projects/ID/status", r#"{"status":"stopped"}"#),
+    ("GET", "/api/projects/ID/deployments", ""),
+    ("GET", "/api/projects/ID/deployments/1", ""),
+    ("GET", "/api/projects/ID/deployments/1/log", ""),
+    ("GET", "/api/projects/ID/deployments/1/log/stream", ""),
+    ("POST", "/api/projects/ID/deployments/1/cancel", "{}"),
+    ("POST", "/api/projects/ID/rollback", "{}"),
+    ("POST", "/api/projects/ID/webhook", "{}"),
+    ("DELETE", "/api/projects/ID/webhook", ""),
     ("GET", "/api/containers/events", ""),
     ("GET", "/api/containers/unmanaged", ""),
     ("GET", "/api/containers/ID/status", ""),
@@ -38,10 +46,11 @@ fn call(client: &Client, (method, path, body): (&str, &str, &str), id: &str) -> 
 
 #[test]
 fn the_table_of_this_test_is_the_route_table() {
-    let tested: Vec<_> = PROTECTED.iter().map(|(m, p, _)| (*m, p.replace("ID", ":id"))).collect();
+    let tested: Vec<_> =
+        PROTECTED.iter().map(|(m, p, _)| (*m, p.replace("ID", ":id").replace("/1", "/:n"))).collect();
     for route in muelle::api::routes::ROUTES {
         use muelle::api::routes::Access;
-        let is_open = matches!(route.access, Access::Open | Access::Local);
+        let is_open = matches!(route.access, Access::Open | Access::Local | Access::Signed);
         assert!(
             is_open || tested.contains(&(route.method, route.path.to_owned())),
             "{} {}",
@@ -318,8 +327,32 @@ fn what_a_project_cannot_be_made_of_is_a_400_with_a_sentence() {
     for (body, message) in [
         (json!({"image": WEB}), "Name is required"),
         (json!({"name": "", "image": WEB}), "Name is required"),
-        (json!({"name": "x"}), "Give an image or a container"),
-        (json!({"name": "x", "image": WEB, "container": "y"}), "Give an image or a container, not both"),
+        (json!({"name": "x"}), "Give a github_url, an image or a container"),
+        (json!({"name": "x", "image": WEB, "container": "y"}), "Give one of github_url, image and container"),
+        (
+            json!({"name": "x", "image": WEB, "github_url": "https://example.com/u/r"}),
+            "Give one of github_url, image and container",
+        ),
+        (
+            json!({"name": "x", "image": WEB, "git_token": "t"}),
+            "git_token is for projects that come from a repository",
+        ),
+        (
+            json!({"name": "x", "github_url": "http://example.com/u/r"}),
+            "github_url must begin with https:// (deploy.allow_http allows http)",
+        ),
+        (
+            json!({"name": "x", "github_url": "--upload-pack=touch /x"}),
+            "github_url must be an address such as https://github.com/user/repository",
+        ),
+        (
+            json!({"name": "x", "github_url": "https://example.com/u/r", "branch": "a..b"}),
+            "branch is not a valid name of a branch (for example \"main\")",
+        ),
+        (
+            json!({"name": "x", "github_url": "https://example.com/u/r", "health_path": "x"}),
+            "health_path must be a path such as \"/health\"",
+        ),
         (
             json!({"name": "api", "image": WEB}),
             "Name would get the address \"api\", which is reserved: choose another",

@@ -8,6 +8,7 @@ mod auth;
 mod cgroup;
 mod cli;
 mod contract;
+mod deploy;
 mod events;
 mod faults;
 mod front;

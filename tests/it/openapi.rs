@@ -22,9 +22,15 @@ fn the_document_has_every_route_and_no_other_and_says_who_may_call_it() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let security = operation.get("security").unwrap_or(&document["security"]).to_string();
-            described.insert((method.to_uppercase(), path.replace("{id}", ":id"), security));
+            described.insert((
+                method.to_uppercase(),
+                path.replace("{id}", ":id").replace("{n}", ":n"),
+                security,
+            ));
             let has_id = operation["parameters"].to_string().contains("parameters/id");
             assert_eq!(has_id, path.contains("{id}"), "{method} {path}");
+            let has_number = operation["parameters"].to_string().contains("parameters/n\"");
+            assert_eq!(has_number, path.contains("{n}"), "{method} {path}");
             assert!(operation["summary"].as_str().is_some_and(|text| text.ends_with('.')), "{method} {path}");
         }
     }
@@ -33,7 +39,7 @@ fn the_document_has_every_route_and_no_other_and_says_who_may_call_it() {
             // Its token is another one, but it travels in the same header.
             (Access::User, _) | (_, "/api/auth/refresh") => r#"[{"bearer":[]}]"#,
             (Access::Stream, _) => r#"[{"bearer":[]},{"query":[]}]"#,
-            (Access::Open | Access::Local, _) => "[]",
+            (Access::Open | Access::Local | Access::Signed, _) => "[]",
         };
         (route.method.to_owned(), route.path.to_owned(), security.to_owned())
     });

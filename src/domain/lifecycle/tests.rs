@@ -796,3 +796,73 @@ fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
         }
     }
 }
+
+#[test]
+fn a_project_that_was_not_built_stays_down_and_says_why() {
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.life = Life::new(Kind::Ours, Desired::Running, false, world.now).unbuilt();
+    assert_eq!(world.life.status(), Status::Stopped);
+    world.pending = None;
+    world.input(Input::NotBuilt("no Dockerfile".into()));
+    world.input(Input::EngineBack);
+    world.settle();
+    assert_eq!((world.life.status(), world.life.reason()), (Status::Error, Some("no Dockerfile")));
+    world.input(Input::Start);
+    world.settle();
+    assert_eq!(world.starts, 0, "there is nothing to start");
+    assert_eq!(world.container, Real::Absent);
+    world.input(Input::Delete);
+    world.settle();
+    assert!(world.forgotten);
+}
+
+#[test]
+fn a_version_that_was_replaced_drains_then_ends_with_its_grace_and_goes() {
+    let mut world = up_world();
+    let drain = Duration::from_secs(10);
+    world.input(Input::Retire(drain));
+    world.settle();
+    assert!(world.container.is_up(), "it serves those who still come");
+    assert_eq!(world.life.due(), Some(world.now + drain));
+    world.now += drain;
+    world.input(Input::Due);
+    assert_eq!(world.pending, Some(Op::Stop), "not removed while it runs");
+    world.settle();
+    assert_eq!((world.container.clone(), world.forgotten), (Real::Absent, true));
+}
+
+#[test]
+fn a_version_that_was_replaced_goes_also_when_a_change_of_its_project_was_being_saved() {
+    let mut world = up_world();
+    world.input(Input::Stop);
+    world.saves.clear();
+    world.pending = None;
+    world.input(Input::Retire(Duration::ZERO));
+    world.input(Input::Due);
+    world.settle();
+    assert_eq!((world.container.clone(), world.forgotten), (Real::Absent, true));
+}
+
+#[test]
+fn a_crash_is_told_until_it_is_asked_to_come_up_again() {
+    let mut world = up_world();
+    assert_eq!(world.life.crash(), None);
+    world.container = ended(1);
+    world.input(Input::Hint);
+    world.settle();
+    assert!(world.life.crash().is_some_and(|how| how.starts_with("Exited with code 1")));
+    world.input(Input::Start);
+    assert_eq!(world.life.crash(), None);
+    let mut stopped = up_world();
+    stopped.input(Input::Stop);
+    stopped.settle();
+    assert_eq!(stopped.life.crash(), None, "a person wanted that");
+}
+
+/// One of ours that runs and is ready.
+fn up_world() -> World {
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.settle();
+    assert_eq!(world.life.status(), Status::Running);
+    world
+}

@@ -109,8 +109,8 @@ fn case_100_a_newer_or_foreign_schema_is_refused() {
     set("PRAGMA user_version = 99");
     let before = fs::read(&path).unwrap();
     let error = refusal(&dir);
-    assert!(matches!(&error, OpenError::Newer { found: 99, known: 1, .. }), "{error}");
-    assert!(error.to_string().contains("muelle.db.v1.bak"), "{error}");
+    assert!(matches!(&error, OpenError::Newer { found: 99, known: KNOWN, .. }), "{error}");
+    assert!(error.to_string().contains(&format!("muelle.db.v{KNOWN}.bak")), "{error}");
     set("PRAGMA user_version = 0");
     assert!(matches!(refusal(&dir), OpenError::Damaged { .. }));
     set("PRAGMA user_version = 99");
@@ -163,18 +163,51 @@ fn case_101_a_directory_of_another_user_is_refused() {
     assert!(said.contains("belongs to user 12345"), "{said}");
 }
 
-const SECOND: &str = "ALTER TABLE users ADD COLUMN nick TEXT; CREATE TABLE extra (id INTEGER) STRICT;";
+/// The schema that this version knows.
+const KNOWN: usize = MIGRATIONS.len();
+
+/// What a later version could bring.
+const NEXT: &str = "ALTER TABLE users ADD COLUMN nick TEXT; CREATE TABLE extra (id INTEGER) STRICT;";
+
+fn with_next(next: &'static str) -> Vec<&'static str> {
+    MIGRATIONS.iter().copied().chain([next]).collect()
+}
+
+#[test]
+fn case_117_every_older_schema_is_copied_and_migrated_to_the_present_one() {
+    for version in 1..KNOWN {
+        let dir = Dir::new();
+        let path = dir.0.join(FILE);
+        DirBuilder::new().mode(0o700).create(&dir.0).unwrap();
+        create_private(&path).unwrap();
+        let mut db = connect(&path).unwrap();
+        migrate(&mut db, &MIGRATIONS[..version]).unwrap();
+        db.execute_batch(
+            "INSERT INTO users VALUES ('user-00000001', 'ana@example.com', 'Ana', 'ana', 'hash', 1, 0);
+             INSERT INTO projects (id, owner, name, host, source, origin, template, env, desired, created_at)
+             VALUES ('proj-00000001', 'user-00000001', 'App', 'app', 'image', 'web:1', 'flask', '{}', 'running', 0)",
+        )
+        .unwrap();
+        drop(db);
+        let store = dir.store();
+        let project = store.reader().unwrap().projects().unwrap().remove(0);
+        assert_eq!((project.name.as_str(), project.release), ("App", None));
+        assert_eq!(project.settings, crate::domain::Settings::default());
+        assert!(suffixed(&path, &format!(".v{version}.bak")).exists());
+    }
+}
 
 #[test]
 fn case_117_an_older_schema_is_copied_and_migrated() {
     let (dir, path) = filled();
-    fs::write(suffixed(&path, ".v1.bak.tmp"), "half a copy of a start that was killed").unwrap();
-    let (db, _) = open_with(&path, &[MIGRATIONS[0], SECOND]).unwrap();
+    let bak = format!(".v{KNOWN}.bak");
+    fs::write(suffixed(&path, &format!("{bak}.tmp")), "half a copy of a start that was killed").unwrap();
+    let (db, _) = open_with(&path, &with_next(NEXT)).unwrap();
     db.execute_batch("SELECT nick FROM users; SELECT * FROM extra").unwrap();
     drop(db);
-    assert!(matches!(refusal(&dir), OpenError::Newer { found: 2, known: 1, .. }));
+    assert!(matches!(refusal(&dir), OpenError::Newer { found, known: KNOWN, .. } if found == KNOWN + 1));
 
-    let copy = suffixed(&path, ".v1.bak");
+    let copy = suffixed(&path, &bak);
     assert_eq!(mode(&copy), 0o600);
     fs::rename(&copy, &path).unwrap();
     assert_eq!(dir.store().reader().unwrap().users().unwrap().len(), 1, "the way back works");
@@ -188,7 +221,7 @@ fn case_102_a_migration_killed_half_way_leaves_the_old_schema_and_runs_again() {
     {
         let mut db = connect(&path).unwrap();
         let tx = db.transaction().unwrap();
-        tx.execute_batch(SECOND).unwrap();
+        tx.execute_batch(NEXT).unwrap();
         // Everything into the files that can go there before the commit.
         tx.execute_batch(
             "PRAGMA cache_spill = 1; PRAGMA cache_size = 1; UPDATE users SET nick = hex(randomblob(100000))",
@@ -200,9 +233,9 @@ fn case_102_a_migration_killed_half_way_leaves_the_old_schema_and_runs_again() {
     }
     drop(killed.store());
     let path = killed.0.join(FILE);
-    assert!(open_with(&path, &[MIGRATIONS[0], "CREATE TABLE extra (id INTEGER); nonsense"]).is_err());
+    assert!(open_with(&path, &with_next("CREATE TABLE extra (id INTEGER); nonsense")).is_err());
     assert_eq!(killed.store().reader().unwrap().users().unwrap().len(), 1);
-    let (db, _) = open_with(&path, &[MIGRATIONS[0], SECOND]).unwrap();
+    let (db, _) = open_with(&path, &with_next(NEXT)).unwrap();
     db.execute_batch("SELECT nick FROM users; SELECT * FROM extra").unwrap();
 }
 

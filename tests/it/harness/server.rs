@@ -244,9 +244,7 @@ impl Server {
 
     /// Before it runs: `count` adopted containers `app-N`, shared by the accounts `ana0` and `ana1`.
     pub fn adopt_many(&self, count: usize) {
-        use muelle::domain::{
-            ContainerName, Desired, Email, ProjectName, Settings, Source, Template, UserName,
-        };
+        use muelle::domain::{ContainerName, Desired, Email, ProjectName, Settings, Source, UserName};
         use muelle::store::{Admit, NewProject, NewUser, Store};
         let (store, now) = (Store::open(&self.data()).unwrap(), std::time::SystemTime::now());
         let password = muelle::auth::password::Password::parse(super::client::PASSWORD).unwrap();
@@ -263,7 +261,7 @@ impl Server {
                 owner: owners[n % 2],
                 name: ProjectName::parse(&format!("App {n}")).unwrap(),
                 source: Source::Container(ContainerName::parse(&format!("app-{n}")).unwrap()),
-                template: Template::default(),
+                template: None,
                 settings: Settings::default(),
                 desired: Desired::AsFound,
             };

@@ -1,0 +1,361 @@
+//! The `deploy` thread: one build at a time, from its repository to its image.
+//!
+//! The engine's answer is read on a thread of its own (`build`), the files are packed on another (`context`), so that this one notices
+//! in time when the build is not wanted any more, takes too long, or takes what the host needs.
+
+use std::fs;
+use std::io::{self, ErrorKind, PipeReader, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, after, bounded, select, tick};
+
+use super::context::Context;
+use super::recipe::{self, Images, Recipe};
+use super::voice::Voice;
+use super::{git, host_watch};
+use crate::docker::{BuildSpec, Docker};
+use crate::domain::{ImageRef, Project, Release, Source, Step};
+use crate::runtime::{Build, BuildFailure, Built, Runtime, Told};
+use crate::store::Logs;
+use crate::threads::{Thread, spawn, spawn_vital};
+use crate::{limits, threads};
+
+/// What the thread works with.
+pub struct Settings {
+    /// The engine that builds.
+    pub docker: Docker,
+    /// Where the supervisor hears how it goes.
+    pub runtime: Runtime,
+    /// Where everything that is said is kept.
+    pub logs: Logs,
+    /// Where repositories are fetched to, for as long as they are built.
+    pub data_dir: PathBuf,
+    /// Names this installation's images.
+    pub instance: String,
+    /// This program, which git asks for a repository's token.
+    pub askpass: PathBuf,
+    /// Whether a repository may be on this machine or its network.
+    pub allow_private_hosts: bool,
+    /// How long a repository may take to be fetched.
+    pub clone_timeout: Duration,
+    /// How long an image may take to be built.
+    pub build_timeout: Duration,
+    /// Memory of a build, in bytes.
+    pub memory_bytes: u64,
+    /// CPUs of a build.
+    pub cpus: f64,
+    /// Size of what is handed to the engine, in bytes.
+    pub context_bytes_max: u64,
+    /// What recipes start from.
+    pub images: Images,
+}
+
+/// Starts the thread. It ends when nobody can send it anything any more; should it die, `died` is told.
+///
+/// # Errors
+/// When the system refuses a thread, or what an earlier life left cannot be removed.
+pub fn start(settings: Settings, builds: Receiver<Build>, died: Sender<String>) -> io::Result<Thread> {
+    let checkouts = settings.data_dir.join(CHECKOUTS);
+    remove(&checkouts)?;
+    spawn_vital("deploy", limits::STACK_DEFAULT, died, move || {
+        for build in builds {
+            settings.take(&build);
+        }
+        // What is left is removed at the next start.
+        drop(remove(&checkouts));
+    })
+}
+
+const CHECKOUTS: &str = "checkouts";
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// A folder that goes with this.
+struct Checkout(PathBuf);
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if let Err(error) = remove(&self.0) {
+            log::warn!("{} cannot be removed: {error}", self.0.display());
+        }
+    }
+}
+
+/// Why there is no image, and what it left.
+type Failed = BuildFailure;
+
+fn failed(reason: impl Into<String>) -> Failed {
+    BuildFailure { reason: reason.into(), residue: Vec::new() }
+}
+
+impl Settings {
+    /// Sees a deployment through, and tells how it ended, whatever happens.
+    fn take(&self, build: &Build) {
+        let (project, number) = (&build.project, build.deployment.number);
+        let log = self.logs.append(project.id, number);
+        let log = log
+            .inspect_err(|error| log::warn!("the log of deployment {number} of {}: {error}", project.id))
+            .ok();
+        let mut voice = Voice::new(Box::new(self.runtime.teller(project.id, number)), log);
+        let work = std::panic::AssertUnwindSafe(|| self.work(build, &mut voice));
+        let result = std::panic::catch_unwind(work).unwrap_or_else(|panic| {
+            log::error!(
+                "deployment {number} of {} panicked: {}",
+                project.id,
+                threads::panic_text(panic.as_ref())
+            );
+            Err(failed("An internal error; the log of muelle says more"))
+        });
+        voice.end(Told::Ended(result));
+    }
+
+    fn work(&self, build: &Build, voice: &mut Voice) -> Result<Built, Failed> {
+        let (project, number) = (&*build.project, build.deployment.number);
+        let Source::Git(url) = &project.source else { return Err(failed("There is no repository")) };
+        self.check_disks()?;
+        let folder = self.data_dir.join(CHECKOUTS);
+        fs::create_dir_all(&folder).map_err(|error| failed(format!("{}: {error}", folder.display())))?;
+        let checkout = Checkout(folder.join(format!("{}-{number}", project.id)));
+        let branch = project.settings.branch.as_ref();
+        let what = branch.map_or(String::new(), |branch| format!(", branch {}", branch.as_str()));
+        voice.say(Step::Clone, PERCENT_CLONE, &format!("Fetching {}{what}", url.as_str()));
+        let order = git::Order {
+            url,
+            branch,
+            token: project.settings.git_token.as_ref(),
+            into: &checkout.0,
+            askpass: &self.askpass,
+            allow_private_hosts: self.allow_private_hosts,
+            limit: self.clone_timeout,
+            stop: &build.stop,
+        };
+        let cloned =
+            git::clone(&order, &mut |line| voice.line(line)).map_err(|error| failed(error.to_string()))?;
+        let short = cloned.commit.get(..12).unwrap_or_default();
+        voice.say(Step::Clone, PERCENT_CLONED, format!("Commit {short} {}", cloned.subject).trim_end());
+        voice.tell(Told::Commit(cloned.commit));
+        let env: Vec<_> = project.settings.env.keys().cloned().collect();
+        let chosen = project.template_chosen.then_some(project.template);
+        let recipe = recipe::find(&checkout.0, chosen, &self.images, &env)
+            .map_err(|error| failed(error.to_string()))?;
+        voice.say(Step::Build, PERCENT_BUILD.0, &recipe.sentence);
+        if let Some(template) = recipe.template {
+            voice.tell(Told::Template(template));
+        }
+        self.build(build, &checkout.0, recipe, voice)
+    }
+
+    /// A deploy that could fill a disk does not begin.
+    fn check_disks(&self) -> Result<(), Failed> {
+        let root = self.docker.root_dir().map_err(|error| failed(error.to_string()))?;
+        for (what, path) in [("Docker's disk", &root), ("the disk of muelle's data", &self.data_dir)] {
+            if let Some(free) = host_watch::too_little_free(path) {
+                let mib = free >> 20;
+                return Err(failed(format!(
+                    "Only {mib} MiB are free on {what} ({}): make room first",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn build(
+        &self,
+        build: &Build,
+        checkout: &Path,
+        recipe: Recipe,
+        voice: &mut Voice,
+    ) -> Result<Built, Failed> {
+        let (project, number) = (&*build.project, build.deployment.number);
+        let tag = format!("muelle-{}/{}:{number}", self.instance, project.id);
+        let tag = ImageRef::parse(&tag).map_err(|error| failed(error.to_string()))?;
+        let spec = self.spec(project, number, tag.clone(), &recipe);
+        let port = recipe.port;
+        let pipe = pack(checkout.to_owned(), recipe, self.context_bytes_max, voice)?;
+        let (prepared, aborter) = self.docker.build(&spec);
+        let (out, said) = bounded(limits::BUILD_LINES_QUEUE);
+        let (done, ended) = bounded(1);
+        let reader = spawn("build", limits::STACK_DEFAULT, move || {
+            let finished = prepared.run(pipe, &mut |line| drop(out.send(line.to_owned())));
+            drop(done.send(finished));
+        });
+        let _reader = reader.map_err(|error| failed(format!("no thread for the build: {error}")))?;
+        let mut watch = Watch::new(self, build);
+        let cut = loop {
+            match watch.next(&said, voice) {
+                Seen::Line(line) => voice.build_line(&line),
+                Seen::Ended => break None,
+                Seen::Wrong(reason) => {
+                    aborter.abort();
+                    // The thread may be waiting for room.
+                    for _ in &said {}
+                    break Some(reason);
+                }
+                Seen::Nothing => {}
+            }
+        };
+        let finished = ended.recv().map_err(|_| failed("An internal error; the log of muelle says more"))?;
+        let residue = finished.residue;
+        let result = cut.map_or(finished.result.map_err(|error| error.to_string()), Err);
+        result.map_err(|reason| BuildFailure { reason, residue: residue.clone() })?;
+        let (port, port_known) = match port {
+            Some(port) => (port, true),
+            None => self.exposed(&tag)?,
+        };
+        Ok(Built { release: Release { number, image: tag, port, port_known }, residue })
+    }
+
+    fn spec(&self, project: &Project, number: u32, tag: ImageRef, recipe: &Recipe) -> BuildSpec {
+        let env = &project.settings.env;
+        BuildSpec {
+            tag,
+            instance: self.instance.clone(),
+            project: project.id,
+            deployment: number,
+            dockerfile: recipe.dockerfile.to_owned(),
+            args: recipe
+                .args
+                .iter()
+                .filter_map(|name| Some((name.clone(), env.get(name)?.clone())))
+                .collect(),
+            memory_bytes: self.memory_bytes,
+            cpus: self.cpus,
+        }
+    }
+
+    /// The port that an image names, if it is one; else a guess, which the app is told by `PORT`.
+    fn exposed(&self, image: &ImageRef) -> Result<(u16, bool), Failed> {
+        let image = self.docker.image(image).map_err(|error| failed(error.to_string()))?;
+        Ok(if let [port] = image.exposed_ports[..] { (port, true) } else { (recipe::PORT, false) })
+    }
+}
+
+/// What a build waits for, and what ends it.
+struct Watch<'a> {
+    settings: &'a Settings,
+    stop: &'a Receiver<()>,
+    deadline: Receiver<Instant>,
+    ticks: Receiver<Instant>,
+    root: Option<PathBuf>,
+    threads: Option<u64>,
+    said_bytes: u64,
+}
+
+enum Seen {
+    Line(String),
+    Ended,
+    Wrong(String),
+    Nothing,
+}
+
+impl<'a> Watch<'a> {
+    fn new(settings: &'a Settings, build: &'a Build) -> Watch<'a> {
+        Watch {
+            settings,
+            stop: &build.stop,
+            deadline: after(settings.build_timeout),
+            ticks: tick(limits::BUILD_LOOK_EVERY),
+            root: settings.docker.root_dir().ok(),
+            threads: crate::host::thread_count(),
+            said_bytes: 0,
+        }
+    }
+
+    /// Waits for the next thing that matters.
+    fn next(&mut self, said: &Receiver<String>, voice: &mut Voice) -> Seen {
+        let pending = voice.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
+        select! {
+            recv(self.stop) -> _ => Seen::Wrong("It was cancelled".to_owned()),
+            recv(self.deadline) -> _ => {
+                let limit = humantime::format_duration(self.settings.build_timeout);
+                Seen::Wrong(format!("The build took longer than {limit}"))
+            }
+            recv(self.ticks) -> _ => self.look().map_or(Seen::Nothing, Seen::Wrong),
+            recv(pending) -> _ => {
+                voice.flush();
+                Seen::Nothing
+            }
+            recv(said) -> line => match line {
+                Ok(line) => {
+                    self.said_bytes += line.len() as u64;
+                    if self.said_bytes > limits::BUILD_OUTPUT_BYTES_MAX {
+                        let mib = limits::BUILD_OUTPUT_BYTES_MAX >> 20;
+                        return Seen::Wrong(format!("The build printed more than {mib} MiB"));
+                    }
+                    Seen::Line(line)
+                }
+                Err(_) => Seen::Ended,
+            },
+        }
+    }
+
+    /// What the build does to the host.
+    fn look(&self) -> Option<String> {
+        let paths = self.root.iter().chain([&self.settings.data_dir]);
+        if paths.into_iter().any(|path| host_watch::nearly_full(path)) {
+            return Some("The disk was nearly full, so that the build was ended".to_owned());
+        }
+        let more = crate::host::thread_count()?.saturating_sub(self.threads?);
+        (more > limits::BUILD_THREADS_MAX)
+            .then(|| format!("The build started {more} processes and threads, so that it was ended"))
+    }
+}
+
+/// The far end of the pipe that the tar comes through. An archive that could not be written to its end fails: it must not pass for one.
+struct Tar {
+    pipe: PipeReader,
+    whole: Arc<AtomicBool>,
+    // Joined when the pipe is closed.
+    _packing: Thread,
+}
+
+impl Read for Tar {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.pipe.read(buffer)?;
+        if count == 0 && !buffer.is_empty() && !self.whole.load(Ordering::Acquire) {
+            return Err(io::Error::other("the files of the repository could not be read"));
+        }
+        Ok(count)
+    }
+}
+
+/// Finds what the build is given and packs it, as fast as it is read.
+fn pack(checkout: PathBuf, recipe: Recipe, bytes_max: u64, voice: &mut Voice) -> Result<Tar, Failed> {
+    let (pipe, out) = io::pipe().map_err(|error| failed(error.to_string()))?;
+    let whole = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&whole);
+    let (found, finding) = bounded(1);
+    let packing = spawn("context", limits::STACK_DEFAULT, move || {
+        let context = Context::of(&checkout, &recipe, bytes_max);
+        drop(found.send(context.as_ref().map(Context::sentence).map_err(ToString::to_string)));
+        // The same time for every commit: what did not change comes from the engine's cache.
+        match context.map(|context| context.write(&out, FILE_TIME)) {
+            Ok(Ok(())) => flag.store(true, Ordering::Release),
+            Ok(Err(error)) => log::debug!("a context was not packed: {error}"),
+            Err(_) => {}
+        }
+        drop(out);
+    });
+    let packing = packing.map_err(|error| failed(format!("no thread for the build's files: {error}")))?;
+    let sentence =
+        finding.recv().unwrap_or_else(|_| Err("the files cannot be read".to_owned())).map_err(failed)?;
+    voice.say(Step::Build, PERCENT_BUILD.0, &format!("Sending {sentence}"));
+    Ok(Tar { pipe, whole, _packing: packing })
+}
+
+/// When files were last changed, in seconds since 1970, as far as a build can see: a time that zip archives can hold, too.
+const FILE_TIME: u64 = 946_684_800; // 2000-01-01
+
+/// How far a deployment is, in percent of all of it, at its steps.
+pub(super) const PERCENT_CLONE: u8 = 5;
+pub(super) const PERCENT_CLONED: u8 = 15;
+pub(super) const PERCENT_BUILD: (u8, u8) = (20, 85);

@@ -1,0 +1,183 @@
+//! What the supervisor knows of one project: its versions with their containers, its deployments, and who waits for an answer.
+//!
+//! Pure bookkeeping; no I/O.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::snapshot::{Run, View};
+use super::{Reply, container};
+use crate::docker::{Inspected, State};
+use crate::domain::lifecycle::{Kind, Life};
+use crate::domain::{Deployment, Desired, Event, Metrics, Project, Status};
+
+/// One version of a project, with its container.
+pub(super) struct Tenant {
+    /// The project as this version has it.
+    pub project: Arc<Project>,
+    pub life: Life,
+    pub seen: Option<Arc<Inspected>>,
+    /// When it was last asked to start: a signal from before is not for this run.
+    pub start_asked: SystemTime,
+}
+
+impl Tenant {
+    pub fn new(project: Project, desired: Desired, now: Instant) -> Tenant {
+        let kind = if project.is_adopted() { Kind::Adopted } else { Kind::Ours };
+        let life = Life::new(kind, desired, project.deleting, now);
+        let life = if project.is_built() && project.release.is_none() { life.unbuilt() } else { life };
+        Tenant { project: Arc::new(project), life, seen: None, start_asked: SystemTime::UNIX_EPOCH }
+    }
+
+    /// Tells it from the project's other versions.
+    pub fn number(&self) -> u32 {
+        self.project.release.as_ref().map_or(0, |release| release.number)
+    }
+}
+
+/// A deployment that is under way, from its clone on.
+pub(super) struct Active {
+    pub deployment: Deployment,
+    /// The last percentage that was told: it never goes back.
+    pub percent: u8,
+    /// Its version is being recorded as the project's.
+    pub releasing: bool,
+}
+
+/// Everything about one project.
+pub(super) struct Entry {
+    /// The version that serves.
+    pub current: Tenant,
+    /// The version that comes up to take its place.
+    pub next: Option<Tenant>,
+    /// Versions on their way out.
+    pub leaving: Vec<Tenant>,
+    /// The deployment under way.
+    pub active: Option<Active>,
+    /// The deployment that waits for its turn.
+    pub waiting: Option<Deployment>,
+    /// The last one that ended.
+    pub last: Option<Arc<Deployment>>,
+    /// What went wrong with that, for as long as the version before it serves on.
+    pub trouble: Option<Arc<str>>,
+    /// Until when a crash of the present version means to go back to the one with this number.
+    pub probation: Option<(Instant, u32)>,
+    /// Images without a name, of builds that nobody waited for any more.
+    pub strays: Vec<String>,
+    /// When images and logs that are not kept are to be removed.
+    pub tidy_at: Option<Instant>,
+    /// Its containers are gone; its images and logs are to go before its record does.
+    pub erase: bool,
+    pub shown: Status,
+    pub metrics: Option<Metrics>,
+    /// Changes handed to the store, and those that it has answered.
+    pub saves: u64,
+    pub saves_answered: u64,
+    /// Who waits for an answer, and for which of those changes.
+    pub replies: Vec<(u64, Reply)>,
+    pub view: Option<Arc<View>>,
+}
+
+impl Entry {
+    pub fn new(current: Tenant) -> Entry {
+        Entry {
+            shown: current.life.status(),
+            current,
+            next: None,
+            leaving: Vec::new(),
+            active: None,
+            waiting: None,
+            last: None,
+            trouble: None,
+            probation: None,
+            strays: Vec::new(),
+            tidy_at: None,
+            erase: false,
+            metrics: None,
+            saves: 0,
+            saves_answered: 0,
+            replies: Vec::new(),
+            view: None,
+        }
+    }
+
+    pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
+        std::iter::once(&self.current).chain(&self.next).chain(&self.leaving)
+    }
+
+    pub fn tenant(&mut self, number: u32) -> Option<&mut Tenant> {
+        let tenants = std::iter::once(&mut self.current).chain(&mut self.next).chain(&mut self.leaving);
+        tenants.into_iter().find(|tenant| tenant.number() == number)
+    }
+
+    /// The next moment at which something is to be done about it.
+    pub fn due(&self) -> Option<Instant> {
+        let probation = self.probation.map(|(until, _)| until);
+        self.tenants().filter_map(|tenant| tenant.life.due()).chain(self.tidy_at).chain(probation).min()
+    }
+
+    /// The word that clients are to see: a deployment shows while what is there serves on, unless its owner wants it down.
+    pub fn status(&self) -> Status {
+        let deploying = self.active.is_some() || self.waiting.is_some();
+        if deploying && self.current.life.desired() != Desired::Stopped {
+            Status::Deploying
+        } else {
+            self.current.life.status()
+        }
+    }
+
+    /// What there is to say about it.
+    pub fn reason(&self) -> Option<Arc<str>> {
+        self.current.life.reason().map(Arc::from).or_else(|| self.trouble.clone())
+    }
+
+    /// The deployment under way, the one that waits, or else the last one.
+    pub fn deployment(&self) -> Option<Arc<Deployment>> {
+        let open = self.active.as_ref().map(|active| &active.deployment).or(self.waiting.as_ref());
+        open.map(|open| Arc::new(open.clone())).or_else(|| self.last.clone())
+    }
+
+    pub fn view(&mut self) -> Arc<View> {
+        let made = self.view.take().unwrap_or_else(|| Arc::new(self.make_view()));
+        Arc::clone(self.view.insert(made))
+    }
+
+    /// Answers those whose change is durable. Each has a place for its answer: it never blocks.
+    pub fn answer(&mut self) {
+        let (view, saved) = (self.view(), self.saves_answered);
+        for (_, reply) in self.replies.extract_if(.., |(awaited, _)| *awaited <= saved) {
+            drop(reply.try_send(Ok(Arc::clone(&view))));
+        }
+    }
+
+    fn make_view(&self) -> View {
+        let Tenant { project, life, seen, .. } = &self.current;
+        let up = seen.as_deref().filter(|seen| seen.state == State::Running && life.is_up());
+        View {
+            project: Arc::clone(project),
+            status: self.shown,
+            reason: self.reason(),
+            address: up.and_then(|seen| container::browser_address(project, seen)),
+            metrics: self.metrics,
+            run: up.and_then(run_of),
+            deployment: self.deployment(),
+        }
+    }
+
+    pub fn status_event(&self, notify: bool) -> Event {
+        Event::Status {
+            project: self.current.project.id,
+            name: self.current.project.name.clone(),
+            status: self.shown,
+            reason: self.reason(),
+            notify,
+            at: SystemTime::now(),
+        }
+    }
+}
+
+/// The run that an inspect shows.
+pub(super) fn run_of(seen: &Inspected) -> Option<Run> {
+    let since = seen.started_at.filter(|_| seen.state == State::Running)?;
+    Some(Run { container: seen.id.clone(), pid: seen.pid, since, capacity: seen.capacity })
+}
