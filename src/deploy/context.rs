@@ -74,7 +74,8 @@ impl Context<'_> {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        format!("{files} files, {} KiB{left_out}{more}", self.bytes.div_ceil(1024))
+        let plural = if files == 1 { "" } else { "s" };
+        format!("{files} file{plural}, {} KiB{left_out}{more}", self.bytes.div_ceil(1024))
     }
 
     /// Writes the tar; `time` in seconds since 1970, the commit's, is that of every file. After an error what was written has no end,
@@ -121,6 +122,9 @@ impl Context<'_> {
     }
 }
 
+/// The last time that every reader of tars knows, in the year 2242: a commit may claim any.
+const TIME_MAX: u64 = 0o777_7777_7777;
+
 fn header(kind: Kind, time: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     let (entry, bytes, mode) = match kind {
@@ -131,7 +135,7 @@ fn header(kind: Kind, time: u64) -> tar::Header {
     header.set_entry_type(entry);
     header.set_size(bytes);
     header.set_mode(mode);
-    header.set_mtime(time);
+    header.set_mtime(time.min(TIME_MAX));
     header.set_uid(0);
     header.set_gid(0);
     header
@@ -340,6 +344,7 @@ mod tests {
         ];
         assert_eq!(short, expected);
         assert!(seen.iter().all(|(.., time, _)| *time == 1_700_000_000));
+        assert_eq!(header(Kind::Folder, u64::MAX).mtime().unwrap(), TIME_MAX);
     }
 
     #[test]
@@ -398,7 +403,7 @@ mod tests {
         let context = Context::of(&tree, &recipe, NO_BOUND).unwrap();
         assert_eq!(
             context.sentence(),
-            "1 files, 0 KiB; left out: a (a link), b (a link), c (a link), d (a link), e (a link) and 2 more"
+            "1 file, 0 KiB; left out: a (a link), b (a link), c (a link), d (a link), e (a link) and 2 more"
         );
         let mut bytes = Vec::new();
         context.write(&mut bytes, 0).unwrap();

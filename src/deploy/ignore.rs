@@ -384,6 +384,34 @@ mod tests {
         assert_eq!(refused.0, "the patterns of .dockerignore take too long to compare with the files");
     }
 
+    /// All texts of at most `most` of these parts.
+    fn words(alphabet: &[&str], most: usize) -> Vec<String> {
+        let (mut words, mut done) = (vec![String::new()], 0);
+        for _ in 0..most {
+            let end = words.len();
+            for at in done..end {
+                words.extend(alphabet.iter().map(|part| words[at].clone() + part).collect::<Vec<_>>());
+            }
+            done = end;
+        }
+        words
+    }
+
+    #[test]
+    fn every_short_class_is_read_or_refused() {
+        let (mut read, mut refused) = (0, 0);
+        for pattern in words(&["[", "]", "^", "-", "\\", "a"], 6) {
+            match Ignore::parse(pattern.as_bytes()) {
+                Ok(ignore) => {
+                    read += 1;
+                    assert!(!ignore.leaves_out_path("b/c").unwrap() || pattern.contains("[^"), "{pattern}");
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(read > 1000 && refused > 1000, "{read} {refused}");
+    }
+
     /// Against the plainest possible reading: every way is tried.
     #[test]
     fn every_short_pattern_means_what_trying_every_way_finds() {
@@ -398,18 +426,6 @@ mod tests {
                 Some(part) => path.first().is_some_and(|c| part.takes(*c)) && plain(&parts[1..], &path[1..]),
             }
         }
-        let words = |alphabet: &[&str], most: usize| {
-            let mut words = vec![String::new()];
-            let mut done = 0;
-            for _ in 0..most {
-                let end = words.len();
-                let longer: Vec<_> =
-                    words[done..].iter().flat_map(|w| alphabet.iter().map(move |a| w.clone() + a)).collect();
-                words.extend(longer);
-                done = end;
-            }
-            words
-        };
         let paths = words(&["a", "b", "/"], 5);
         for pattern in words(&["a", "*", "**", "/", "?"], 5).split_off(1) {
             let parts = parts(&pattern).unwrap();

@@ -123,10 +123,11 @@ fn own(
         return Refusal::new("the Dockerfile is empty");
     }
     // The language of the standard frontend is what the engine's builder speaks; to load another would be to run a stranger's program.
-    let syntax = text.lines().map_while(|line| line.trim_start().strip_prefix('#')).find_map(|comment| {
-        let (name, value) = comment.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("syntax").then(|| value.trim().to_owned())
-    });
+    let comments = text.lines().map_while(|line| line.trim_start().strip_prefix('#'));
+    let syntax = comments
+        .map_while(|comment| comment.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("syntax"))
+        .map(|(_, language)| language.trim());
     if syntax.is_some_and(|language| !language.starts_with("docker/dockerfile")) {
         return Refusal::new("the Dockerfile's \"# syntax=\" names another language than docker/dockerfile");
     }
@@ -569,7 +570,7 @@ mod tests {
         for syntax in [
             "# syntax=docker/dockerfile:1\nFROM x",
             "FROM x\n# syntax=evil/x",
-            "# Note\n\n# syntax=evil/x\nFROM x",
+            "# Note\n# syntax=evil/x\nFROM x",
         ] {
             assert!(found(&[("Dockerfile", syntax)], None).is_ok(), "{syntax}");
         }

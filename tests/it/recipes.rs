@@ -98,7 +98,9 @@ impl Built {
         let container = Container { name };
         container.act("start");
         let seen = container.inspect();
-        let address = seen["NetworkSettings"]["IPAddress"].as_str().filter(|address| !address.is_empty());
+        let address = seen["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+            .as_str()
+            .filter(|address| !address.is_empty());
         let at = format!("{}:{port}", address.unwrap_or_else(|| panic!("no address: {seen}")));
         let client = Client::new(&format!("http://{at}"));
         eventually("the app answers", Duration::from_secs(20), || {
