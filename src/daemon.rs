@@ -167,7 +167,7 @@ fn interface(parts: api::Parts, store: &Store) -> Result<Arc<dyn http::Handler>,
 }
 
 /// What is said of a deployment that an end of muelle ended.
-const INTERRUPTED: &str = "It was interrupted: muelle was ended before it was done";
+const INTERRUPTED: &str = "muelle was ended before it was done";
 
 /// How it is, in a line for `systemctl status`.
 fn summary(runtime: &Runtime) -> String {

@@ -273,6 +273,10 @@ const _: () = assert!(
     STUCK_AFTER.as_secs() > 2 * (DOCKER_STOP_GRACE_MAX_S as u64 + DOCKER_STOP_MARGIN.as_secs())
         && STUCK_AFTER.as_secs() > 2 * (STORE_SUBMIT_MAX.as_secs() + STORE_ANSWER_MAX.as_secs())
 );
+const _: () = assert!(
+    STUCK_AFTER.as_secs()
+        > JANITOR_MAX.as_secs() + DOCKER_IMAGE_REMOVE_MAX.as_secs() + DOCKER_CALL_MAX.as_secs()
+);
 /// The same in the manager's watchdog times: 120 s with the unit's `WatchdogSec=30`.
 pub const STUCK_AFTER_WATCHDOGS: u32 = 4;
 /// How often the manager is told in one watchdog time: two may get lost.
@@ -361,6 +365,8 @@ pub const PROGRESS_CHARS_MAX: usize = 400;
 pub const DRAIN: Duration = Duration::from_secs(10);
 /// For how long after it took over a version's crash means to go back to the one before it.
 pub const PROBATION: Duration = Duration::from_secs(60);
+/// How long one job may go on to remove another image; the last one may take [`DOCKER_IMAGE_REMOVE_MAX`] beyond that.
+pub const JANITOR_MAX: Duration = Duration::from_secs(30);
 /// Pause until images are removed that could not be, or that a build might be about to use.
 pub const ERASE_AGAIN: Duration = Duration::from_secs(5);
 /// The log of one deployment, in bytes.

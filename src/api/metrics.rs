@@ -9,6 +9,8 @@ use std::time::SystemTime;
 use super::Api;
 use super::request::Call;
 use super::routes::{Answer, ROUTES, Route};
+use crate::domain::Step;
+use crate::domain::deployment::Outcome;
 use crate::host::Process;
 use crate::http::Response;
 use crate::runtime::{Snapshot, View};
@@ -40,6 +42,7 @@ pub(super) fn text(api: &Api, _: &Call) -> Answer {
     process(&mut page, api);
     serving(&mut page, api);
     waiting(&mut page, api);
+    deployments(&mut page, &snapshot);
     engine(&mut page, api, &snapshot);
     projects(&mut page, api, &snapshot);
     Ok(Response::bytes(200, page.0)
@@ -85,6 +88,17 @@ fn serving(page: &mut Page, api: &Api) {
                 answers.put(&[("method", method), ("route", path), ("code", class)], count);
             }
         }
+    }
+}
+
+fn deployments(page: &mut Page, snapshot: &Snapshot) {
+    let mut steps =
+        page.gauge("muelle_deployments", "Deployments that wait or are under way, by their step.");
+    let of =
+        |view: &View| view.deployment.as_deref().filter(|it| it.outcome == Outcome::Open).map(|it| it.step);
+    for (step, word) in Step::WORDS.into_iter().filter(|(step, _)| *step != Step::Ready) {
+        steps
+            .put(&[("step", word)], snapshot.projects.values().filter(|view| of(view) == Some(step)).count());
     }
 }
 

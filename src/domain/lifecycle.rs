@@ -325,7 +325,7 @@ impl Life {
     /// What there is to say of an end that nobody wanted, since it was last asked to come up.
     #[must_use]
     pub fn crash(&self) -> Option<&str> {
-        let crashed = !self.crashes.is_empty() || self.failed.is_some();
+        let crashed = !self.crashes.is_empty() || (self.failed.is_some() && !self.failed_by_engine);
         self.failed.as_deref().or(self.note.as_deref()).filter(|_| crashed)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Decides nothing but by the rule of how many are kept. Runs on an `op-N` thread.
 
+use std::time::Instant;
+
 use crate::docker::{self, Docker};
 use crate::domain::deployment::Outcome;
 use crate::domain::{Deployment, ImageRef, ProjectId};
@@ -17,6 +19,8 @@ pub(super) enum Error {
     Store(#[from] store::Error),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("it takes longer than a job may: the rest comes later")]
+    NotDone,
 }
 
 /// Where things are.
@@ -25,6 +29,8 @@ pub(super) struct Janitor<'a> {
     pub store: &'a Store,
     pub logs: &'a Logs,
     pub instance: &'a str,
+    /// When it leaves the rest for another time: one image can take a minute, and a thread must not look stuck.
+    pub until: Instant,
 }
 
 impl Janitor<'_> {
@@ -41,7 +47,7 @@ impl Janitor<'_> {
             }
         }
         for stray in strays {
-            self.docker.remove_residue(stray)?;
+            self.remove_residue(stray)?;
         }
         // The newest is the next build's cache.
         let ended: Vec<&Deployment> =
@@ -49,7 +55,7 @@ impl Janitor<'_> {
         if let Some((newest, older)) = ended.split_first() {
             for residue in older.iter().flat_map(|row| &row.residue).filter(|id| !newest.residue.contains(id))
             {
-                self.docker.remove_residue(residue)?;
+                self.remove_residue(residue)?;
             }
         }
         let oldest = rows.first().map_or(0, |row| row.number.saturating_sub(limits::DEPLOYMENTS_KEPT - 1));
@@ -72,14 +78,15 @@ impl Janitor<'_> {
             }
         }
         for residue in rows.iter().flat_map(|row| &row.residue).chain(strays) {
-            self.docker.remove_residue(residue)?;
+            self.remove_residue(residue)?;
         }
         Ok(self.logs.retain(id, |_| false)?)
     }
 
     /// Takes a name away that is one of this project's: a label finds an image, but a Dockerfile can forge it. What a container still needs
     /// stays.
-    fn remove(&self, id: ProjectId, image: &ImageRef) -> Result<(), docker::Error> {
+    fn remove(&self, id: ProjectId, image: &ImageRef) -> Result<(), Error> {
+        self.has_time()?;
         if !image.as_str().starts_with(&format!("muelle-{}/{id}:", self.instance)) {
             return Ok(());
         }
@@ -88,8 +95,18 @@ impl Janitor<'_> {
                 log::debug!("docker: {} stays: {reason}", image.as_str());
                 Ok(())
             }
-            removed => removed,
+            removed => Ok(removed?),
         }
+    }
+
+    fn remove_residue(&self, image: &str) -> Result<(), Error> {
+        self.has_time()?;
+        self.docker.remove_residue(image)?;
+        Ok(())
+    }
+
+    fn has_time(&self) -> Result<(), Error> {
+        if Instant::now() < self.until { Ok(()) } else { Err(Error::NotDone) }
     }
 }
 

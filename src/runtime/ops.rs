@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
@@ -147,7 +148,14 @@ impl Ops {
 
 impl Hand {
     fn janitor(&self) -> Janitor<'_> {
-        Janitor { docker: &self.docker, store: &self.store, logs: &self.logs, instance: &self.instance }
+        let until = Instant::now() + limits::JANITOR_MAX;
+        Janitor {
+            docker: &self.docker,
+            store: &self.store,
+            logs: &self.logs,
+            instance: &self.instance,
+            until,
+        }
     }
 
     fn run(&self, project: &Project, op: Op, at: Option<&Inspected>) -> (Outcome, Option<Box<Inspected>>) {

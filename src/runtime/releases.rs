@@ -24,6 +24,16 @@ pub(super) struct Building {
     stop: Option<Sender<()>>,
 }
 
+/// What there is to say of a project while the version before this deployment serves on.
+fn trouble(ended: &Deployment) -> Option<Arc<str>> {
+    let what = match ended.outcome {
+        Outcome::Failed => "failed",
+        Outcome::Interrupted => "was interrupted",
+        Outcome::Open | Outcome::Ready | Outcome::Cancelled | Outcome::Superseded => return None,
+    };
+    Some(format!("The last deployment {what}: {}", ended.reason.as_deref().unwrap_or_default()).into())
+}
+
 /// How far a deployment is, in percent, when its new container starts; before that the build says it.
 const PERCENT_STARTS: u8 = 90;
 
@@ -32,8 +42,7 @@ impl Supervisor {
     pub(super) fn remember(&mut self, ended: Option<Deployment>) {
         let Some(ended) = ended.filter(|it| it.outcome != Outcome::Open) else { return };
         if let Some(entry) = self.entries.get_mut(&ended.project) {
-            let current = entry.current.number() == ended.number;
-            entry.trouble = ended.reason.clone().filter(|_| ended.outcome != Outcome::Ready && !current);
+            entry.trouble = trouble(&ended);
             entry.last = Some(Arc::new(ended));
         }
     }
@@ -96,11 +105,13 @@ impl Supervisor {
     /// A version whose image is there comes up at once: whatever else is under way gives way to it.
     fn begin_again(&mut self, deployment: Deployment) {
         let id = deployment.project;
-        self.finish(id, Outcome::Superseded, "A later deployment went back to an earlier version");
+        self.queue.retain(|queued| *queued != id);
         if let Some(entry) = self.entries.get_mut(&id) {
             // The store has ended what waited.
             entry.waiting = None;
-            self.queue.retain(|queued| *queued != id);
+        }
+        self.finish(id, Outcome::Superseded, "A later deployment went back to an earlier version");
+        if let Some(entry) = self.entries.get_mut(&id) {
             entry.active = Some(Active { deployment, percent: 0, releasing: false });
             self.begin_start(id);
         }
@@ -356,8 +367,7 @@ impl Supervisor {
         deployment.outcome = outcome;
         deployment.reason = Some(reason.into());
         deployment.ended_at = Some(SystemTime::now());
-        entry.trouble =
-            (outcome == Outcome::Failed).then(|| format!("The last deployment failed: {reason}").into());
+        entry.trouble = trouble(&deployment);
         entry.tidy_at = Some(Instant::now());
         let step = deployment.step;
         self.unsaved.push_back(Write::Deployment(Box::new(deployment.clone()), false));

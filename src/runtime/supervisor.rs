@@ -408,6 +408,7 @@ impl Supervisor {
             self.engine.up = true;
             log::info!("docker: the engine answers");
             self.find_leftovers(containers);
+            self.name_orphans(containers);
             for slot in self.slots() {
                 self.step_at(slot, Input::EngineBack);
             }
@@ -415,6 +416,7 @@ impl Supervisor {
             self.next_build();
             return;
         }
+        self.find_leftovers(containers);
         let by_name: HashMap<&ContainerName, &Listed> =
             containers.iter().map(|listed| (&listed.name, listed)).collect();
         for slot in self.slots() {
@@ -433,21 +435,30 @@ impl Supervisor {
         }
     }
 
-    /// Containers of this installation that are no project's version. A version that a deployment left half done is removed; where the
-    /// project is not known, an older database was put back, and they are left alone.
+    /// Removes the containers of versions that never took over, or that were on their way out, when an earlier life of this process ended.
+    /// The engine may do what that one asked for last after the first list.
     fn find_leftovers(&mut self, containers: &[Listed]) {
         let ours = |listed: &&Listed| listed.labels.get(LABEL_INSTANCE) == Some(self.ops.instance());
         let unclaimed =
             containers.iter().filter(ours).filter(|listed| !self.names.contains_key(&listed.name));
-        for listed in unclaimed.collect::<Vec<_>>() {
-            let id = listed.labels.project().filter(|id| self.entries.contains_key(id));
-            match id.zip(listed.labels.deployment()) {
-                Some((id, number)) => self.remove_leftover(id, number),
-                None if id.is_some() => {}
-                None => log::warn!(
+        let versions =
+            unclaimed.filter_map(|it| Some((it.labels.project()?, it.labels.deployment()?, &it.name)));
+        for (id, number, name) in versions.collect::<Vec<_>>() {
+            if *name == ContainerName::of_release(id, number) {
+                self.remove_leftover(id, number);
+            }
+        }
+    }
+
+    /// Containers of this installation that no project has: an older database was put back. They are left alone.
+    fn name_orphans(&self, containers: &[Listed]) {
+        let ours = |listed: &&Listed| listed.labels.get(LABEL_INSTANCE) == Some(self.ops.instance());
+        for listed in containers.iter().filter(ours) {
+            if listed.labels.project().is_none_or(|id| !self.entries.contains_key(&id)) {
+                log::warn!(
                     "the container {} was made for a project that is not known (any more)",
                     listed.name.as_str()
-                ),
+                );
             }
         }
     }

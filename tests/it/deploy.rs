@@ -826,3 +826,49 @@ fn case_143_no_request_fails_while_it_is_redeployed() {
     assert!(asked > 200, "{asked}");
     assert_eq!(failed, Vec::<String>::new());
 }
+
+/// The files of a repository for the tests.
+fn fixture(repo: &Repo, name: &str) {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).join(name);
+    let (mut folders, mut files) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                files.push((name, std::fs::read_to_string(path).unwrap()));
+            }
+        }
+    }
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    repo.commit(&files);
+}
+
+#[test]
+fn own_base_every_template_is_found_and_serves() {
+    let images = "[deploy.images]\nstatic = \"muelle-base-static:1\"\nnode = \"muelle-base-node:1\"\npython = \"muelle-base-python:1\"\n";
+    let stage = Stage::with(&format!("{HTTP}{images}"));
+    for name in ["static", "react", "flask", "nodejs"] {
+        let repo = stage.git.repo(name);
+        fixture(&repo, name);
+        let body = json!({"name": name, "github_url": stage.git.url(name), "env": {"VITE_WORD": "hi"}});
+        let made = stage.ana.post("/api/projects", &body).ok(201);
+        let id = made["project"]["id"].as_str().unwrap().to_owned();
+        assert_eq!(stage.ended(&id, 1)["status"], "ready", "{}", stage.log(&id, 1));
+        let project = stage.project(&id);
+        assert_eq!(
+            (&project["template"], &project["status"]),
+            (&json!(name), &json!("running")),
+            "{project}"
+        );
+        assert!(!stage.says(&id).is_empty());
+        assert!(stage.log(&id, 1).contains(&format!("building it as {name}")), "{}", stage.log(&id, 1));
+        stage.ana.delete(&format!("/api/projects/{id}")).ok(200);
+        eventually("nothing of it is left", SOON, || {
+            let left = (containers(&id), crate::deploy::images(&id));
+            if left == (vec![], vec![]) { Ok(()) } else { Err(left) }
+        });
+    }
+}

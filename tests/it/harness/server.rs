@@ -367,5 +367,11 @@ impl Server {
             engine::remove(container["Id"].as_str().unwrap());
         }
         image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
+        let filters = image::encoded(&format!(r#"{{"label":["muelle.instance={instance}"]}}"#));
+        let (_, images) =
+            engine::json("GET", &format!("/images/json?filters={filters}"), &serde_json::Value::Null);
+        for image in images.as_array().into_iter().flatten() {
+            image::raw("DELETE", &format!("/images/{}?force=1", image["Id"].as_str().unwrap()), "", b"");
+        }
     }
 }
