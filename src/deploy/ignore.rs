@@ -44,11 +44,15 @@ pub struct Fits(Vec<bool>);
 
 /// Steps of comparing that are left: patterns of strangers meet names of strangers.
 #[derive(Debug)]
-pub struct Steps(u64);
+pub struct Steps {
+    left: u64,
+    /// Room that each comparison uses again.
+    now: Vec<bool>,
+}
 
 impl Default for Steps {
     fn default() -> Steps {
-        Steps(IGNORE_STEPS_MAX)
+        Steps { left: IGNORE_STEPS_MAX, now: Vec::new() }
     }
 }
 
@@ -95,9 +99,9 @@ impl Ignore {
     pub fn fits(&self, path: &[char], folder: &Fits, steps: &mut Steps) -> Result<Fits, Refusal> {
         let mut fits = vec![false; self.patterns.len()];
         for (at, pattern) in self.patterns.iter().enumerate() {
-            fits[at] = folder.0.get(at) == Some(&true) || matches(&pattern.parts, path, &mut steps.0);
+            fits[at] = folder.0.get(at) == Some(&true) || matches(&pattern.parts, path, steps);
         }
-        if steps.0 == 0 {
+        if steps.left == 0 {
             return Refusal::new("the patterns of .dockerignore take too long to compare with the files");
         }
         Ok(Fits(fits))
@@ -197,31 +201,33 @@ fn class(chars: &mut impl Iterator<Item = char>) -> Result<Part, &'static str> {
     }
 }
 
-/// Whether the whole of `path` fits the parts, of which there is one at least. All ways are followed at once, one character after the other: the time is at most the product of the
-/// two lengths, and is taken off `steps`. Says no when there are none left.
-fn matches(parts: &[Part], path: &[char], steps: &mut u64) -> bool {
+/// Whether the whole of `path` fits the parts, of which there is one at least. All ways are followed at once, one character after the
+/// other: the time is at most the product of the two lengths, and is taken off `steps`. Says no when there are none left.
+fn matches(parts: &[Part], path: &[char], steps: &mut Steps) -> bool {
     // Which parts may come next, and between which two all of them are.
-    let (mut now, mut next) = (vec![false; parts.len() + 1], vec![false; parts.len() + 1]);
+    let now = &mut steps.now;
+    now.clear();
+    now.resize(parts.len() + 1, false);
     now[0] = true;
-    let (mut low, mut high) = (0, skip(parts, &mut now, 0, 0));
+    let (mut low, mut high) = (0, skip(parts, now, 0, 0));
     for c in path {
-        *steps = steps.saturating_sub((high - low + 1) as u64);
-        if *steps == 0 {
+        steps.left = steps.left.saturating_sub((high - low + 1) as u64);
+        if steps.left == 0 {
             return false;
         }
-        for at in low..=high.min(parts.len() - 1) {
-            if now[at] {
-                next[if parts[at].repeats() { at } else { at + 1 }] |= parts[at].takes(*c);
+        let (mut first, mut last) = (usize::MAX, 0);
+        // From the end, so that what is marked for the next character is not looked at for this one.
+        for at in (low..=high).rev() {
+            if std::mem::take(&mut now[at]) && parts.get(at).is_some_and(|part| part.takes(*c)) {
+                let to = if parts[at].repeats() { at } else { at + 1 };
+                now[to] = true;
+                (first, last) = (to, last.max(to));
             }
         }
-        now[low..=high].fill(false);
-        std::mem::swap(&mut now, &mut next);
-        let range = low..=(high + 1).min(parts.len());
-        let (Some(first), Some(last)) = (range.clone().find(|at| now[*at]), range.rev().find(|at| now[*at]))
-        else {
+        if first == usize::MAX {
             return false;
-        };
-        (low, high) = (first, skip(parts, &mut now, first, last));
+        }
+        (low, high) = (first, skip(parts, now, first, last));
     }
     now[parts.len()]
 }
@@ -379,7 +385,7 @@ mod tests {
         check(&evil, &[], &[&path]);
         let ignore = Ignore::parse(evil.as_bytes()).unwrap();
         let path: Vec<char> = path.chars().collect();
-        let mut steps = Steps(1_000_000);
+        let mut steps = Steps { left: 1_000_000, now: Vec::new() };
         let refused = ignore.fits(&path, &Fits::default(), &mut steps).unwrap_err();
         assert_eq!(refused.0, "the patterns of .dockerignore take too long to compare with the files");
     }
@@ -432,7 +438,7 @@ mod tests {
             for path in &paths {
                 let path: Vec<char> = path.chars().collect();
                 assert_eq!(
-                    matches(&parts, &path, &mut 1_000_000),
+                    matches(&parts, &path, &mut Steps::default()),
                     plain(&parts, &path),
                     "{pattern} {path:?}"
                 );
