@@ -54,6 +54,8 @@ pub struct Cloned {
     pub commit: String,
     /// The first line of its message, as it may be shown; empty where there is none.
     pub subject: String,
+    /// When it was made, in seconds since 1970, by the clock of whoever made it; 0 where that is no number.
+    pub time: u64,
 }
 
 /// Why there are no files. Each is a sentence for the project's owner; none has the token in it.
@@ -259,13 +261,13 @@ impl<'a> Task<'a> {
             "log",
             "--max-count=1",
             "--no-show-signature",
-            "--format=%H%n%s",
+            "--format=%H%n%ct%n%s",
             "HEAD",
             "--",
         ]);
         let mut lines = Vec::new();
         let status = self.run(command, Listen::Output, &mut |line| {
-            if lines.len() < 2 {
+            if lines.len() < 3 {
                 lines.push(line.bytes);
             }
         })?;
@@ -275,9 +277,12 @@ impl<'a> Task<'a> {
         {
             return fail("The repository is empty, or shows no branch by itself: name one".to_owned());
         }
+        let time =
+            lines.next().and_then(|time| String::from_utf8(time).ok()?.parse().ok()).unwrap_or_default();
         let subject = clean(&lines.next().unwrap_or_default());
         Ok(Cloned {
             commit: String::from_utf8_lossy(&commit).into_owned(),
+            time,
             subject: subject.chars().take(limits::COMMIT_SUBJECT_CHARS_MAX).collect(),
         })
     }

@@ -150,7 +150,7 @@ impl Settings {
         if let Some(template) = recipe.template {
             voice.tell(Told::Template(template));
         }
-        self.build(build, &checkout.0, recipe, voice)
+        self.build(build, Files { checkout: checkout.0.clone(), recipe, time: cloned.time }, voice)
     }
 
     /// A deploy that could fill a disk does not begin.
@@ -168,19 +168,13 @@ impl Settings {
         Ok(())
     }
 
-    fn build(
-        &self,
-        build: &Build,
-        checkout: &Path,
-        recipe: Recipe,
-        voice: &mut Voice,
-    ) -> Result<Built, Failed> {
+    fn build(&self, build: &Build, files: Files, voice: &mut Voice) -> Result<Built, Failed> {
         let (project, number) = (&*build.project, build.deployment.number);
         let tag = format!("muelle-{}/{}:{number}", self.instance, project.id);
         let tag = ImageRef::parse(&tag).map_err(|error| failed(error.to_string()))?;
-        let spec = self.spec(project, number, tag.clone(), &recipe);
-        let port = recipe.port;
-        let pipe = pack(checkout.to_owned(), recipe, self.context_bytes_max, voice)?;
+        let spec = self.spec(project, number, tag.clone(), &files.recipe);
+        let port = files.recipe.port;
+        let pipe = pack(files, self.context_bytes_max, voice)?;
         let (prepared, aborter) = self.docker.build(&spec);
         let (out, said) = bounded(limits::BUILD_LINES_QUEUE);
         let (done, ended) = bounded(1);
@@ -310,6 +304,14 @@ impl<'a> Watch<'a> {
     }
 }
 
+/// What is built.
+struct Files {
+    checkout: PathBuf,
+    recipe: Recipe,
+    /// The commit's, in seconds since 1970. Web servers tell by a file's time and size whether a browser has it already.
+    time: u64,
+}
+
 /// The far end of the pipe that the tar comes through. An archive that could not be written to its end fails: it must not pass for one.
 struct Tar {
     pipe: PipeReader,
@@ -329,16 +331,15 @@ impl Read for Tar {
 }
 
 /// Finds what the build is given and packs it, as fast as it is read.
-fn pack(checkout: PathBuf, recipe: Recipe, bytes_max: u64, voice: &mut Voice) -> Result<Tar, Failed> {
+fn pack(files: Files, bytes_max: u64, voice: &mut Voice) -> Result<Tar, Failed> {
     let (pipe, out) = io::pipe().map_err(|error| failed(error.to_string()))?;
     let whole = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&whole);
     let (found, finding) = bounded(1);
     let packing = spawn("context", limits::STACK_DEFAULT, move || {
-        let context = Context::of(&checkout, &recipe, bytes_max);
+        let context = Context::of(&files.checkout, &files.recipe, bytes_max);
         drop(found.send(context.as_ref().map(Context::sentence).map_err(ToString::to_string)));
-        // The same time for every commit: what did not change comes from the engine's cache.
-        match context.map(|context| context.write(&out, FILE_TIME)) {
+        match context.map(|context| context.write(&out, files.time)) {
             Ok(Ok(())) => flag.store(true, Ordering::Release),
             Ok(Err(error)) => log::debug!("a context was not packed: {error}"),
             Err(_) => {}
@@ -351,9 +352,6 @@ fn pack(checkout: PathBuf, recipe: Recipe, bytes_max: u64, voice: &mut Voice) ->
     voice.say(Step::Build, PERCENT_BUILD.0, &format!("Sending {sentence}"));
     Ok(Tar { pipe, whole, _packing: packing })
 }
-
-/// When files were last changed, in seconds since 1970, as far as a build can see: a time that zip archives can hold, too.
-const FILE_TIME: u64 = 946_684_800; // 2000-01-01
 
 /// How far a deployment is, in percent of all of it, at its steps.
 pub(super) const PERCENT_CLONE: u8 = 5;

@@ -126,7 +126,9 @@ fn a_repository_is_fetched_with_its_newest_commit_and_without_gits_folder() {
     let files: [(&str, &[u8], &[u8]); 2] = [(FILE, b"index.html", b"new"), (PROGRAM, b"bin/run", b"#!")];
     let commit = repo.commit_entries("main", &files);
     let mut clone = Clone::of(&server.url("ana/app.git"));
-    assert_eq!(clone.run(), Ok(Cloned { commit, subject: "Change".to_owned() }));
+    let Cloned { commit: found, subject, time } = clone.run().unwrap();
+    assert_eq!((found, subject.as_str()), (commit, "Change"));
+    assert_eq!(time, 1_700_000_000, "the one of the tests' commits");
     assert_eq!(clone.file("index.html"), "new");
     let mode = fs::metadata(clone.files().join("bin/run")).unwrap().permissions();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o111, 0o111);
