@@ -349,6 +349,8 @@ pub const BUILD_LINES_QUEUE: usize = 64;
 pub const BUILD_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Output of a build, in bytes, beyond which it is ended: ten times what is kept.
 pub const BUILD_OUTPUT_BYTES_MAX: u64 = 100 * 1024 * 1024;
+/// Lines of it, beyond which it is ended: ten times the lines that are kept of an ordinary one.
+pub const BUILD_OUTPUT_LINES_MAX: u64 = 1_000_000;
 /// Processes and threads by which the host may have more than before a build; a fork bomb's are root's, whom no limit of its own binds.
 pub const BUILD_THREADS_MAX: u64 = 4096;
 /// Free bytes without which no build begins.

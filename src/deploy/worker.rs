@@ -241,7 +241,8 @@ struct Watch<'a> {
     ticks: Receiver<Instant>,
     root: Option<PathBuf>,
     threads: Option<u64>,
-    said_bytes: u64,
+    /// Bytes and lines so far.
+    said: (u64, u64),
 }
 
 enum Seen {
@@ -260,7 +261,7 @@ impl<'a> Watch<'a> {
             ticks: tick(limits::BUILD_LOOK_EVERY),
             root: settings.docker.root_dir().ok(),
             threads: crate::host::thread_count(),
-            said_bytes: 0,
+            said: (0, 0),
         }
     }
 
@@ -279,16 +280,22 @@ impl<'a> Watch<'a> {
                 Seen::Nothing
             }
             recv(said) -> line => match line {
-                Ok(line) => {
-                    self.said_bytes += line.len() as u64;
-                    if self.said_bytes > limits::BUILD_OUTPUT_BYTES_MAX {
-                        let mib = limits::BUILD_OUTPUT_BYTES_MAX >> 20;
-                        return Seen::Wrong(format!("The build printed more than {mib} MiB"));
-                    }
-                    Seen::Line(line)
-                }
+                Ok(line) => self.hear(line),
                 Err(_) => Seen::Ended,
             },
+        }
+    }
+
+    /// Counts what the build prints. A line of one letter costs as much work as any other.
+    fn hear(&mut self, line: String) -> Seen {
+        self.said = (self.said.0 + line.len() as u64, self.said.1 + 1);
+        let (mib, lines) = (limits::BUILD_OUTPUT_BYTES_MAX >> 20, limits::BUILD_OUTPUT_LINES_MAX);
+        if self.said.0 > limits::BUILD_OUTPUT_BYTES_MAX {
+            Seen::Wrong(format!("The build printed more than {mib} MiB"))
+        } else if self.said.1 > lines {
+            Seen::Wrong(format!("The build printed more than {lines} lines"))
+        } else {
+            Seen::Line(line)
         }
     }
 

@@ -12,47 +12,47 @@ use crate::harness::{Client, Event, Server, Stream, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
 /// A test's repositories are on this machine, without TLS.
-const HTTP: &str = "[deploy]\nallow_http = true\n";
+pub const HTTP: &str = "[deploy]\nallow_http = true\n";
 
 /// A page that says `word`.
-fn page(word: &str) -> [(&'static str, String); 2] {
+pub fn page(word: &str) -> [(&'static str, String); 2] {
     [("Dockerfile", dockerfile("exec busybox httpd -f -p 8080 -h /site")), ("index.html", word.to_owned())]
 }
 
 /// On the image that the tests have; `command` runs in the container.
-fn dockerfile(command: &str) -> String {
+pub fn dockerfile(command: &str) -> String {
     format!(
         "FROM {WEB}\nCOPY index.html /site/index.html\nCMD {}\n",
         json!(["/bin/busybox", "sh", "-c", command])
     )
 }
 
-fn commit(repo: &Repo, files: &[(&'static str, String)]) -> String {
+pub fn commit(repo: &Repo, files: &[(&'static str, String)]) -> String {
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     repo.commit(&files)
 }
 
 /// Everything that a test of deployments starts with.
-struct Stage {
-    git: GitServer,
-    repo: Repo,
-    server: Server,
-    ana: Client,
+pub struct Stage {
+    pub git: GitServer,
+    pub repo: Repo,
+    pub server: Server,
+    pub ana: Client,
 }
 
 impl Stage {
-    fn new() -> Stage {
+    pub fn new() -> Stage {
         Stage::with(HTTP)
     }
 
-    fn with(config: &str) -> Stage {
+    pub fn with(config: &str) -> Stage {
         let (git, server) = (GitServer::start(), Server::with(config));
         let (repo, ana) = (git.repo("app"), server.admin());
         Stage { git, repo, server, ana }
     }
 
     /// Creates the project; gives its id.
-    fn create(&self, more: &Value) -> String {
+    pub fn create(&self, more: &Value) -> String {
         let mut body = json!({"name": "App", "github_url": self.git.url("app")});
         body.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
         let made = self.ana.post("/api/projects", &body).ok(201)["project"].clone();
@@ -61,7 +61,7 @@ impl Stage {
     }
 
     /// Creates it with a page, and waits until that is served.
-    fn running(&self, word: &str) -> String {
+    pub fn running(&self, word: &str) -> String {
         commit(&self.repo, &page(word));
         let id = self.create(&json!({}));
         self.ana.await_status(&id, "running", SOON);
@@ -70,51 +70,56 @@ impl Stage {
     }
 
     /// A stream in which the project was told to be running.
-    fn watch(&self, id: &str) -> Stream {
+    pub fn watch(&self, id: &str) -> Stream {
         let stream = self.server.stream(&self.ana);
         stream.until_status(id, "running", SOON);
         stream
     }
 
-    fn project(&self, id: &str) -> Value {
+    pub fn project(&self, id: &str) -> Value {
         self.ana.get(&format!("/api/projects/{id}")).ok(200)["project"].clone()
     }
 
-    fn rebuild(&self, id: &str) -> u64 {
+    pub fn rebuild(&self, id: &str) -> u64 {
         let answer = self.ana.post(&format!("/api/containers/{id}/rebuild"), &json!({})).ok(202);
         assert_eq!(answer["status"], "deploying");
         answer["deployment"]["number"].as_u64().unwrap()
     }
 
-    fn deployment(&self, id: &str, number: u64) -> Value {
+    pub fn deployment(&self, id: &str, number: u64) -> Value {
         self.ana.get(&format!("/api/projects/{id}/deployments/{number}")).ok(200)["deployment"].clone()
     }
 
     /// Waits until a deployment has ended; gives it.
     #[track_caller]
-    fn ended(&self, id: &str, number: u64) -> Value {
-        eventually("the deployment ends", SOON, || {
+    pub fn ended(&self, id: &str, number: u64) -> Value {
+        self.ended_within(id, number, SOON)
+    }
+
+    #[track_caller]
+    pub fn ended_within(&self, id: &str, number: u64, limit: Duration) -> Value {
+        eventually("the deployment ends", limit, || {
             let answer = self.ana.get(&format!("/api/projects/{id}/deployments/{number}"));
             let it = answer.body["deployment"].clone();
             if it["ended_at"].is_null() { Err(answer.text) } else { Ok(it) }
         })
     }
 
-    fn log(&self, id: &str, number: u64) -> String {
+    pub fn log(&self, id: &str, number: u64) -> String {
         let answer = self.ana.get(&format!("/api/projects/{id}/deployments/{number}/log"));
         assert_eq!(answer.status, 200);
         answer.text
     }
 
     /// What the app answers at the address that the project has now.
-    fn says(&self, id: &str) -> String {
+    pub fn says(&self, id: &str) -> String {
         let url = self.project(id)["url"].as_str().unwrap().to_owned();
         get(&url).unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
     /// Nothing half done: one container at the most, no checkout, no git.
     #[track_caller]
-    fn assert_tidy(&self, id: &str) {
+    pub fn assert_tidy(&self, id: &str) {
         eventually("one container is left", SOON, || {
             let found = containers(id);
             if found.len() <= 1 { Ok(()) } else { Err(found) }
@@ -128,12 +133,12 @@ impl Stage {
 }
 
 /// The names of the project's containers.
-fn containers(id: &str) -> Vec<String> {
+pub fn containers(id: &str) -> Vec<String> {
     let found = engine::labelled(&format!("muelle.project={id}"));
     found.iter().map(|it| it["Names"][0].as_str().unwrap().to_owned()).collect()
 }
 
-fn images(id: &str) -> Vec<String> {
+pub fn images(id: &str) -> Vec<String> {
     let filters =
         crate::harness::image::encoded(&json!({"label": [format!("muelle.project={id}")]}).to_string());
     let (_, found) = engine::json("GET", &format!("/images/json?filters={filters}"), &Value::Null);
@@ -153,12 +158,12 @@ fn signature(body: &str, secret: &str) -> String {
     mac.iter().fold("sha256=".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-fn garbage() -> Manner {
+pub fn garbage() -> Manner {
     Manner::Answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nmoon".to_owned())
 }
 
 /// The body of a page.
-fn get(url: &str) -> Result<String, String> {
+pub fn get(url: &str) -> Result<String, String> {
     let text = |error: std::io::Error| error.to_string();
     let host = url.strip_prefix("http://").ok_or("no address")?;
     let mut socket = TcpStream::connect(host).map_err(text)?;

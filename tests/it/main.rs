@@ -9,6 +9,7 @@ mod cgroup;
 mod cli;
 mod contract;
 mod deploy;
+mod deploy_faults;
 mod events;
 mod faults;
 mod front;
