@@ -345,8 +345,8 @@ pub const DEPLOY_QUEUE: u32 = 16;
 pub const DEPLOYMENTS_KEPT: u32 = 20;
 /// Lines on their way from the engine's answer to the log.
 pub const BUILD_LINES_QUEUE: usize = 64;
-/// How often a build is looked at for what it does to the host.
-pub const BUILD_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a build is looked at for what it does to the host: at two gigabytes a second it writes less than [`BUILD_DISK_LAST`] leaves.
+pub const BUILD_LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Output of a build, in bytes, beyond which it is ended: ten times what is kept.
 pub const BUILD_OUTPUT_BYTES_MAX: u64 = 100 * 1024 * 1024;
 /// Lines of it, beyond which it is ended: ten times the lines that are kept of an ordinary one.

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, after, bounded, select, tick};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, after, bounded, select, tick};
 
 use super::context::Context;
 use super::recipe::{self, Images, Recipe};
 use super::voice::Voice;
 use super::{git, host_watch};
-use crate::docker::{BuildSpec, Docker};
+use crate::docker::{BuildError, BuildSpec, Docker, Finished};
 use crate::domain::{ImageRef, Project, Release, Source, Step};
 use crate::runtime::{Build, BuildFailure, Built, Runtime, Told};
 use crate::store::Logs;
@@ -70,6 +70,7 @@ pub fn start(settings: Settings, builds: Receiver<Build>, died: Sender<String>) 
 }
 
 const CHECKOUTS: &str = "checkouts";
+const CANCELLED: &str = "It was cancelled";
 
 fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
@@ -120,7 +121,7 @@ impl Settings {
     fn work(&self, build: &Build, voice: &mut Voice) -> Result<Built, Failed> {
         let (project, number) = (&*build.project, build.deployment.number);
         let Source::Git(url) = &project.source else { return Err(failed("There is no repository")) };
-        self.check_disks()?;
+        self.check_disks(build, voice)?;
         let folder = self.data_dir.join(CHECKOUTS);
         fs::create_dir_all(&folder).map_err(|error| failed(format!("{}: {error}", folder.display())))?;
         let checkout = Checkout(folder.join(format!("{}-{number}", project.id)));
@@ -153,9 +154,25 @@ impl Settings {
         self.build(build, Files { checkout: checkout.0.clone(), recipe, time: cloned.time }, voice)
     }
 
+    /// Where the engine keeps its images. One that goes away before it has anything of this build is waited for, as what is queued waits.
+    fn await_engine(&self, build: &Build, voice: &mut Voice) -> Result<PathBuf, Failed> {
+        let mut told = false;
+        loop {
+            match self.docker.root_dir() {
+                Err(error) if error.is_unavailable() => {
+                    if !std::mem::replace(&mut told, true) {
+                        voice.line(&format!("Waiting for Docker: {error}"));
+                    }
+                }
+                found => return found.map_err(|error| failed(error.to_string())),
+            }
+            pause(build)?;
+        }
+    }
+
     /// A deploy that could fill a disk does not begin.
-    fn check_disks(&self) -> Result<(), Failed> {
-        let root = self.docker.root_dir().map_err(|error| failed(error.to_string()))?;
+    fn check_disks(&self, build: &Build, voice: &mut Voice) -> Result<(), Failed> {
+        let root = self.await_engine(build, voice)?;
         for (what, path) in [("Docker's disk", &root), ("the disk of muelle's data", &self.data_dir)] {
             if let Some(free) = host_watch::too_little_free(path) {
                 let mib = free >> 20;
@@ -174,8 +191,34 @@ impl Settings {
         let tag = ImageRef::parse(&tag).map_err(|error| failed(error.to_string()))?;
         let spec = self.spec(project, number, tag.clone(), &files.recipe);
         let port = files.recipe.port;
-        let pipe = pack(files, self.context_bytes_max, voice)?;
-        let (prepared, aborter) = self.docker.build(&spec);
+        let files = Arc::new(files);
+        let mut attempt = self.attempt(build, &spec, &files, voice)?;
+        if attempt.is_unheard() {
+            pause(build)?;
+            attempt = self.attempt(build, &spec, &files, voice)?;
+        }
+        let Attempt { finished, cut, .. } = attempt;
+        let residue = finished.residue;
+        let result = cut.map_or(finished.result.map_err(|error| error.to_string()), Err);
+        result.map_err(|reason| BuildFailure { reason, residue: residue.clone() })?;
+        let (port, port_known) = match port {
+            Some(port) => (port, true),
+            None => self.exposed(&tag)?,
+        };
+        Ok(Built { release: Release { number, image: tag, port, port_known }, residue })
+    }
+
+    /// Has the engine build once.
+    fn attempt(
+        &self,
+        build: &Build,
+        spec: &BuildSpec,
+        files: &Arc<Files>,
+        voice: &mut Voice,
+    ) -> Result<Attempt, Failed> {
+        let root = self.await_engine(build, voice)?;
+        let pipe = pack(Arc::clone(files), self.context_bytes_max, voice)?;
+        let (prepared, aborter) = self.docker.build(spec);
         let (out, said) = bounded(limits::BUILD_LINES_QUEUE);
         let (done, ended) = bounded(1);
         let reader = spawn("build", limits::STACK_DEFAULT, move || {
@@ -183,10 +226,14 @@ impl Settings {
             drop(done.send(finished));
         });
         let _reader = reader.map_err(|error| failed(format!("no thread for the build: {error}")))?;
-        let mut watch = Watch::new(self, build);
+        let mut heard = false;
+        let mut watch = Watch::new(self, build, root);
         let cut = loop {
             match watch.next(&said, voice) {
-                Seen::Line(line) => voice.build_line(&line),
+                Seen::Line(line) => {
+                    heard = true;
+                    voice.build_line(&line);
+                }
                 Seen::Ended => break None,
                 Seen::Wrong(reason) => {
                     aborter.abort();
@@ -198,14 +245,7 @@ impl Settings {
             }
         };
         let finished = ended.recv().map_err(|_| failed("An internal error; the log of muelle says more"))?;
-        let residue = finished.residue;
-        let result = cut.map_or(finished.result.map_err(|error| error.to_string()), Err);
-        result.map_err(|reason| BuildFailure { reason, residue: residue.clone() })?;
-        let (port, port_known) = match port {
-            Some(port) => (port, true),
-            None => self.exposed(&tag)?,
-        };
-        Ok(Built { release: Release { number, image: tag, port, port_known }, residue })
+        Ok(Attempt { finished, cut, heard })
     }
 
     fn spec(&self, project: &Project, number: u32, tag: ImageRef, recipe: &Recipe) -> BuildSpec {
@@ -233,13 +273,38 @@ impl Settings {
     }
 }
 
+/// How a build went.
+struct Attempt {
+    finished: Finished,
+    /// Why it was ended from here.
+    cut: Option<String>,
+    /// The engine said something.
+    heard: bool,
+}
+
+impl Attempt {
+    /// The engine went away before it had anything of it.
+    fn is_unheard(&self) -> bool {
+        let away = matches!(&self.finished.result, Err(BuildError::Engine(error)) if error.is_unavailable());
+        away && !self.heard && self.cut.is_none()
+    }
+}
+
+/// Waits a moment for an engine that is going away or coming back.
+fn pause(build: &Build) -> Result<(), Failed> {
+    match build.stop.recv_timeout(limits::ENGINE_RETRY) {
+        Err(RecvTimeoutError::Timeout) => Ok(()),
+        _ => Err(failed(CANCELLED)),
+    }
+}
+
 /// What a build waits for, and what ends it.
 struct Watch<'a> {
     settings: &'a Settings,
     stop: &'a Receiver<()>,
     deadline: Receiver<Instant>,
     ticks: Receiver<Instant>,
-    root: Option<PathBuf>,
+    root: PathBuf,
     threads: Option<u64>,
     /// Bytes and lines so far.
     said: (u64, u64),
@@ -253,13 +318,13 @@ enum Seen {
 }
 
 impl<'a> Watch<'a> {
-    fn new(settings: &'a Settings, build: &'a Build) -> Watch<'a> {
+    fn new(settings: &'a Settings, build: &'a Build, root: PathBuf) -> Watch<'a> {
         Watch {
             settings,
             stop: &build.stop,
             deadline: after(settings.build_timeout),
             ticks: tick(limits::BUILD_LOOK_EVERY),
-            root: settings.docker.root_dir().ok(),
+            root,
             threads: crate::host::thread_count(),
             said: (0, 0),
         }
@@ -269,7 +334,7 @@ impl<'a> Watch<'a> {
     fn next(&mut self, said: &Receiver<String>, voice: &mut Voice) -> Seen {
         let pending = voice.due().map_or_else(crossbeam_channel::never, crossbeam_channel::at);
         select! {
-            recv(self.stop) -> _ => Seen::Wrong("It was cancelled".to_owned()),
+            recv(self.stop) -> _ => Seen::Wrong(CANCELLED.to_owned()),
             recv(self.deadline) -> _ => {
                 let limit = humantime::format_duration(self.settings.build_timeout);
                 Seen::Wrong(format!("The build took longer than {limit}"))
@@ -301,7 +366,7 @@ impl<'a> Watch<'a> {
 
     /// What the build does to the host.
     fn look(&self) -> Option<String> {
-        let paths = self.root.iter().chain([&self.settings.data_dir]);
+        let paths = [&self.root, &self.settings.data_dir];
         if paths.into_iter().any(|path| host_watch::nearly_full(path)) {
             return Some("The disk was nearly full, so that the build was ended".to_owned());
         }
@@ -338,7 +403,7 @@ impl Read for Tar {
 }
 
 /// Finds what the build is given and packs it, as fast as it is read.
-fn pack(files: Files, bytes_max: u64, voice: &mut Voice) -> Result<Tar, Failed> {
+fn pack(files: Arc<Files>, bytes_max: u64, voice: &mut Voice) -> Result<Tar, Failed> {
     let (pipe, out) = io::pipe().map_err(|error| failed(error.to_string()))?;
     let whole = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&whole);

@@ -46,7 +46,14 @@ impl Stage {
     }
 
     pub fn with(config: &str) -> Stage {
-        let (git, server) = (GitServer::start(), Server::with(config));
+        Stage::on(Server::prepare(config))
+    }
+
+    /// With a server that does not run yet.
+    pub fn on(mut server: Server) -> Stage {
+        engine::ensure_web_image();
+        server.run();
+        let git = GitServer::start();
         let (repo, ana) = (git.repo("app"), server.admin());
         Stage { git, repo, server, ana }
     }

@@ -2,14 +2,17 @@
 //! many people at once.
 
 use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::deploy::{Stage, commit};
+use crate::deploy::{HTTP, Stage, commit, containers, dockerfile, get, page};
 use crate::harness::engine::{self, WEB};
-use crate::harness::{Client, eventually};
+use crate::harness::own_engine::OwnEngine;
+use crate::harness::{Client, Server, eventually};
+use crate::host::Disk;
 
 const SOON: Duration = Duration::from_secs(30);
 /// What is promised while a build does its worst.
@@ -124,5 +127,224 @@ fn case_91_a_build_that_prints_without_end_is_ended_by_the_bound_on_its_output()
         let log = stage.log(&id, 2 + n as u64);
         assert!(log.len() as u64 <= muelle::limits::DEPLOY_LOG_BYTES_MAX + 1024, "{}", log.len());
         assert_no_build(&stage, &id, &id);
+    }
+}
+
+#[test]
+fn case_91_a_fork_bomb_is_ended_by_its_memory_or_by_the_watch_on_the_host() {
+    let stage = Stage::with("[deploy]\nallow_http = true\nbuild_memory_mb = 64\n");
+    let id = stage.running("first");
+    let bomb = "b() { b & b; }; b; busybox sleep 99999";
+    let reason = fails(&stage, &id, &run(&id, bomb), Duration::from_secs(60));
+    println!("memory: {reason}");
+    assert_no_build(&stage, &id, &id);
+}
+
+#[test]
+fn case_91_a_build_that_starts_thousands_of_processes_is_ended_by_the_watch_on_the_host() {
+    let stage = Stage::new();
+    let id = stage.running("first");
+    let many = "i=0; while [ $i -lt 20000 ]; do busybox sleep 99999 & i=$((i+1)); done; wait";
+    let reason = fails(&stage, &id, &run(&id, many), Duration::from_secs(60));
+    assert!(reason.starts_with("The build started ") && reason.contains("processes"), "{reason}");
+    assert_no_build(&stage, &id, &id);
+}
+
+const MIB: u64 = 1 << 20;
+
+/// An engine whose disk is this large.
+fn engine_on(mib: u64) -> OwnEngine {
+    let mut own = OwnEngine::prepare();
+    own.limit_disk(mib * MIB);
+    own.run();
+    own
+}
+
+/// Free MiB where a path is.
+fn free_mib(path: &Path) -> u64 {
+    let found = rustix::fs::statvfs(path).unwrap();
+    found.f_bavail * found.f_frsize / MIB
+}
+
+#[test]
+fn own_engine_case_89_91_a_build_that_fills_the_disk_is_ended_before_it_is_full() {
+    let own = engine_on(2000);
+    // Memory: the disk of this engine is some.
+    let stage = Stage::with("[deploy]\nallow_http = true\nbuild_memory_mb = 8000\nbuild_cpus = 0.1\n");
+    let id = stage.running("first");
+    let before = free_mib(&own.data());
+    let reason = fails(&stage, &id, &run(&id, "busybox dd if=/dev/zero of=/x bs=64k"), SOON);
+    assert_eq!(reason, "The disk was nearly full, so that the build was ended");
+    eventually("what it wrote is gone", SOON, || {
+        let now = free_mib(&own.data());
+        if now + 5 >= before { Ok(()) } else { Err((before, now)) }
+    });
+    assert_no_build(&stage, &id, &id);
+}
+
+#[test]
+fn own_engine_case_89_a_disk_that_is_full_at_once_fails_the_build_and_nothing_else() {
+    let own = engine_on(600);
+    let stage = Stage::with("[deploy]\nallow_http = true\nbuild_memory_mb = 8000\n");
+    let says_full = |log: &str| log.contains("No space left on device") || log.contains("nearly full");
+    // Nearly all there is, and then more: nobody can look that often.
+    let full = |n: u32| {
+        let free = free_mib(&own.data());
+        run(&n.to_string(), &format!("busybox fallocate -l {} /x && busybox cp /x /y", (free - 5) * MIB))
+    };
+    commit(&stage.repo, &[("Dockerfile", format!("FROM {WEB}\n{}", full(0)))]);
+    let id = stage.create(&json!({}));
+    stage.ana.await_status(&id, "error", SOON);
+    assert!(says_full(&stage.log(&id, 1)), "{}", stage.log(&id, 1));
+    eventually("what it wrote is gone", SOON, || {
+        let now = free_mib(&own.data());
+        if now > 400 { Ok(()) } else { Err(now) }
+    });
+    commit(&stage.repo, &page("first"));
+    stage.ana.post(&format!("/api/containers/{id}/start"), &json!({})).ok(200);
+    stage.ana.await_status(&id, "running", SOON);
+    fails(&stage, &id, &full(1), SOON);
+    assert!(says_full(&stage.log(&id, 3)), "{}", stage.log(&id, 3));
+    assert_no_build(&stage, &id, ": 1;");
+
+    // A build does not even begin where there is hardly any room.
+    let filler = own.data().join("filler");
+    fs::write(&filler, vec![0; usize::try_from((free_mib(&own.data()) - 50) * MIB).unwrap()]).unwrap();
+    let reason = fails(&stage, &id, "", SOON);
+    assert!(reason.starts_with("Only ") && reason.contains("MiB are free on Docker's disk"), "{reason}");
+    assert!(stage.log(&id, 4).starts_with("failed: Only"), "nothing was fetched");
+    fs::remove_file(&filler).unwrap();
+    commit(&stage.repo, &page("second"));
+    let number = stage.rebuild(&id);
+    assert_eq!(stage.ended(&id, number)["status"], "ready");
+    assert_eq!(stage.says(&id), "second");
+}
+
+#[test]
+fn own_disk_case_89_90_no_deployment_begins_where_muelles_own_disk_has_no_room() {
+    let server = Server::prepare(HTTP);
+    let disk = Disk::mount(server.data(), "100m");
+    let stage = Stage::on(server);
+    let id = stage.running("first");
+    let filler = disk.0.join("filler");
+    fs::write(&filler, vec![0; 97_000_000]).unwrap();
+    let reason = fails(&stage, &id, "", SOON);
+    assert!(reason.starts_with("Only ") && reason.contains("the disk of muelle's data"), "{reason}");
+    fs::remove_file(&filler).unwrap();
+    commit(&stage.repo, &page("second"));
+    let number = stage.rebuild(&id);
+    assert_eq!(stage.ended(&id, number)["status"], "ready");
+    stage.assert_tidy(&id);
+}
+
+/// An end of the engine, in order or not, and what it does at which step.
+fn engine_ends(own: &mut OwnEngine, kill: bool) {
+    if kill { own.kill() } else { own.stop() }
+}
+
+#[test]
+fn own_engine_case_78_87_an_engine_that_ends_in_the_middle_of_a_build_fails_it_and_the_old_version_comes_back()
+ {
+    let mut own = OwnEngine::start();
+    let stage = Stage::new();
+    let id = stage.running("first");
+    for (n, kill) in [true, false].into_iter().enumerate() {
+        let slow = run(&format!("{id}-{n}"), "busybox sleep 99999");
+        commit(&stage.repo, &[("Dockerfile", format!("FROM {WEB}\n{slow}"))]);
+        let number = stage.rebuild(&id);
+        eventually("it builds", SOON, || {
+            let it = stage.log(&id, number);
+            if it.contains("Running in") { Ok(()) } else { Err(it) }
+        });
+        engine_ends(&mut own, kill);
+        let ended = stage.ended(&id, number);
+        assert_eq!(ended["status"], "failed", "{ended}");
+        assert!(!ended["reason"].as_str().unwrap().is_empty());
+        back_within_ten_seconds(&mut own, &stage, &id);
+        stage.assert_tidy(&id);
+    }
+    deploys_anew(&stage, &id);
+}
+
+#[test]
+fn own_engine_case_78_an_engine_that_ends_in_the_middle_of_a_start_ends_it_and_the_old_version_comes_back() {
+    let mut own = OwnEngine::start();
+    let stage = Stage::new();
+    commit(&stage.repo, &page("first"));
+    let id = stage.create(&json!({"port": 8080}));
+    stage.ana.await_status(&id, "running", SOON);
+    for kill in [true, false] {
+        commit(
+            &stage.repo,
+            &[("Dockerfile", dockerfile("busybox sleep 99999")), ("index.html", kill.to_string())],
+        );
+        let number = stage.rebuild(&id);
+        let name = format!("muelle-{id}-{number}");
+        eventually("the new one runs", SOON, || {
+            if engine::is_running(&name) { Ok(()) } else { Err(containers(&id)) }
+        });
+        engine_ends(&mut own, kill);
+        back_within_ten_seconds(&mut own, &stage, &id);
+        let ended = stage.ended_within(&id, number, Duration::from_secs(90));
+        assert_eq!(ended["status"], "failed", "{ended}");
+        assert!(!ended["reason"].as_str().unwrap().is_empty());
+        stage.ana.await_status(&id, "running", SOON);
+        stage.assert_tidy(&id);
+    }
+    deploys_anew(&stage, &id);
+}
+
+/// Starts the engine again: what ran before runs.
+#[track_caller]
+fn back_within_ten_seconds(own: &mut OwnEngine, stage: &Stage, id: &str) {
+    own.run();
+    eventually("the old version serves", Duration::from_secs(10), || {
+        let url = stage.project(id)["url"].as_str().unwrap().to_owned();
+        match get(&url) {
+            Ok(text) if text == "first" => Ok(()),
+            other => Err((url, other)),
+        }
+    });
+}
+
+#[track_caller]
+fn deploys_anew(stage: &Stage, id: &str) {
+    commit(&stage.repo, &page("anew"));
+    let number = stage.rebuild(id);
+    assert_eq!(stage.ended(id, number)["status"], "ready");
+    assert_eq!(stage.says(id), "anew");
+    stage.assert_tidy(id);
+}
+
+#[test]
+fn own_engine_case_78_a_deployment_that_waits_while_the_engine_is_away_waits_on() {
+    let mut own = OwnEngine::start();
+    let stage = Stage::new();
+    for kill in [true, false] {
+        let slow = run(&kill.to_string(), "busybox sleep 99999");
+        commit(&stage.repo, &[("Dockerfile", format!("FROM {WEB}\n{slow}"))]);
+        let create = |name: &str| {
+            let body = json!({"name": format!("{name} {kill}"), "github_url": stage.git.url("app")});
+            stage.ana.post("/api/projects", &body).ok(201)["project"]["id"].as_str().unwrap().to_owned()
+        };
+        let building = create("Building");
+        eventually("it builds", SOON, || {
+            let it = stage.log(&building, 1);
+            if it.contains("Running in") { Ok(()) } else { Err(it) }
+        });
+        let waiting = create("Waiting");
+        commit(&stage.repo, &page("waited"));
+        engine_ends(&mut own, kill);
+        assert_eq!(stage.ended(&building, 1)["status"], "failed");
+        eventually("the loss is noticed", Duration::from_secs(5), || {
+            let health = stage.server.client().get("/api/health").ok(200);
+            if health["status"] == "degraded" { Ok(()) } else { Err(health) }
+        });
+        let refused = stage.ana.post(&format!("/api/containers/{building}/rebuild"), &json!({}));
+        assert_eq!(refused.error(503), "DockerUnavailable");
+        assert_eq!(stage.ana.status(&waiting), "deploying");
+        own.run();
+        stage.ana.await_status(&waiting, "running", SOON);
+        assert_eq!(stage.says(&waiting), "waited");
     }
 }

@@ -326,10 +326,10 @@ fn case_115_a_flood_of_bad_requests_does_not_fill_the_log() {
 }
 
 /// A file system of its own. Needs root: the names of such tests begin with `own_disk_`.
-struct Disk(PathBuf);
+pub struct Disk(pub PathBuf);
 
 impl Disk {
-    fn mount(at: PathBuf, size: &str) -> Disk {
+    pub fn mount(at: PathBuf, size: &str) -> Disk {
         fs::create_dir(&at).unwrap();
         let options = std::ffi::CString::new(format!("size={size},mode=700")).unwrap();
         let flags = rustix::mount::MountFlags::empty();

@@ -42,6 +42,19 @@ impl OwnEngine {
         engine
     }
 
+    /// Gives it a disk of its own, of so many bytes, before it runs for the first time.
+    pub fn limit_disk(&self, bytes: u64) {
+        fs::create_dir(self.data()).unwrap();
+        let options = std::ffi::CString::new(format!("size={bytes},mode=711")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("tmpfs", self.data(), "tmpfs", flags, &*options).expect("root can mount");
+    }
+
+    /// Where its images and containers are.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     /// Starts the process and waits until it answers.
     pub fn run(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
