@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Sender, bounded};
 
-use super::entry::{Active, Tenant};
+use super::entry::{Active, Entry, Tenant};
 use super::supervisor::{Supervisor, Write};
 use super::{Build, BuildFailure, Built, Command, Refused, Reply, Slot, Told};
 use crate::domain::deployment::Outcome;
@@ -78,12 +78,17 @@ impl Supervisor {
         if cause == Cause::Asked {
             self.step(id, Input::Wanted);
         }
-        if deployment.release.is_some() {
-            self.begin_again(deployment);
-        } else {
-            self.enqueue(deployment);
-            self.next_build();
+        let releasing = |entry: &Entry| entry.active.as_ref().is_some_and(|active| active.releasing);
+        if deployment.release.is_some() && !self.entries.get(&id).is_some_and(releasing) {
+            // The store has ended what waited: it must not get the turn that comes free.
+            self.queue.retain(|queued| *queued != id);
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.waiting = None;
+            }
+            self.finish(id, Outcome::Superseded, "A later deployment went back to an earlier version");
         }
+        self.enqueue(deployment);
+        self.next_build();
         self.tell_changed_status(id);
         self.mark(id);
         self.answer_later(id, reply);
@@ -97,28 +102,31 @@ impl Supervisor {
         if !self.queue.contains(&id) {
             self.queue.push_back(id);
         }
+        let again = entry.waiting.as_ref().is_some_and(|it| it.release.is_some());
         let others = usize::from(self.building.is_some()) + self.queue.len() - 1;
-        let message = if others == 0 { "Queued".to_owned() } else { format!("Queued behind {others}") };
+        let message =
+            if others == 0 || again { "Queued".to_owned() } else { format!("Queued behind {others}") };
         self.progress(id, Step::Queued, 0, &message, Level::Info);
     }
 
-    /// A version whose image is there comes up at once: whatever else is under way gives way to it.
-    fn begin_again(&mut self, deployment: Deployment) {
-        let id = deployment.project;
-        self.queue.retain(|queued| *queued != id);
-        if let Some(entry) = self.entries.get_mut(&id) {
-            // The store has ended what waited.
-            entry.waiting = None;
-        }
-        self.finish(id, Outcome::Superseded, "A later deployment went back to an earlier version");
-        if let Some(entry) = self.entries.get_mut(&id) {
+    /// A version whose image is there comes up at once, as soon as none of its project is under way.
+    fn begin_again(&mut self) {
+        let ready = |id: &ProjectId| {
+            let entry = self.entries.get(id).filter(|entry| entry.active.is_none());
+            entry.and_then(|entry| entry.waiting.as_ref()).is_some_and(|it| it.release.is_some())
+        };
+        for id in self.queue.iter().filter(|id| ready(id)).copied().collect::<Vec<_>>() {
+            self.queue.retain(|queued| *queued != id);
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let Some(deployment) = entry.waiting.take() else { continue };
             entry.active = Some(Active { deployment, percent: 0, releasing: false });
             self.begin_start(id);
         }
     }
 
-    /// Hands the next deployment over to be built, if nothing is being built.
+    /// Hands the next deployment over to be built, if nothing is being built; what needs no build waits for none.
     pub(super) fn next_build(&mut self) {
+        self.begin_again();
         if self.building.is_some() || !self.engine.up {
             return;
         }
@@ -398,7 +406,7 @@ impl Supervisor {
 
     /// A container that an earlier life of this process left: of a version that never took over, or that was on its way out.
     pub(super) fn remove_leftover(&mut self, id: ProjectId, number: u32) {
-        let other = |entry: &&super::entry::Entry| entry.tenants().all(|tenant| tenant.number() != number);
+        let other = |entry: &&Entry| entry.tenants().all(|tenant| tenant.number() != number);
         let Some(entry) = self.entries.get(&id).filter(other) else { return };
         let mut project = (*entry.current.project).clone();
         let Some(image) = project.image().cloned().or_else(|| crate::domain::ImageRef::parse("gone").ok())

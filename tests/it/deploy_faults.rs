@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::deploy::{HTTP, Stage, commit, containers, dockerfile, get, page};
+use crate::deploy::{HTTP, Stage, commit, containers, dockerfile, garbage, get, page};
 use crate::harness::engine::{self, WEB};
 use crate::harness::own_engine::OwnEngine;
 use crate::harness::{Client, Server, eventually};
@@ -214,10 +214,7 @@ fn own_engine_case_89_a_disk_that_is_full_at_once_fails_the_build_and_nothing_el
     assert!(reason.starts_with("Only ") && reason.contains("MiB are free on Docker's disk"), "{reason}");
     assert!(stage.log(&id, 4).starts_with("failed: Only"), "nothing was fetched");
     fs::remove_file(&filler).unwrap();
-    commit(&stage.repo, &page("second"));
-    let number = stage.rebuild(&id);
-    assert_eq!(stage.ended(&id, number)["status"], "ready");
-    assert_eq!(stage.says(&id), "second");
+    deploys(&stage, &id, "second");
 }
 
 #[test]
@@ -231,9 +228,7 @@ fn own_disk_case_89_90_no_deployment_begins_where_muelles_own_disk_has_no_room()
     let reason = fails(&stage, &id, "", SOON);
     assert!(reason.starts_with("Only ") && reason.contains("the disk of muelle's data"), "{reason}");
     fs::remove_file(&filler).unwrap();
-    commit(&stage.repo, &page("second"));
-    let number = stage.rebuild(&id);
-    assert_eq!(stage.ended(&id, number)["status"], "ready");
+    deploys(&stage, &id, "second");
     stage.assert_tidy(&id);
 }
 
@@ -309,10 +304,7 @@ fn back_within_ten_seconds(own: &mut OwnEngine, stage: &Stage, id: &str) {
 
 #[track_caller]
 fn deploys_anew(stage: &Stage, id: &str) {
-    commit(&stage.repo, &page("anew"));
-    let number = stage.rebuild(id);
-    assert_eq!(stage.ended(id, number)["status"], "ready");
-    assert_eq!(stage.says(id), "anew");
+    deploys(stage, id, "anew");
     stage.assert_tidy(id);
 }
 
@@ -347,4 +339,94 @@ fn own_engine_case_78_a_deployment_that_waits_while_the_engine_is_away_waits_on(
         stage.ana.await_status(&waiting, "running", SOON);
         assert_eq!(stage.says(&waiting), "waited");
     }
+}
+
+#[test]
+fn case_107_a_return_to_an_earlier_version_that_was_not_begun_needs_no_build_after_kill_9_either() {
+    let mut stage = Stage::new();
+    let id = stage.running("first");
+    deploys(&stage, &id, "second");
+    let rollback = stage.ana.post(&format!("/api/projects/{id}/rollback"), &json!({})).ok(202);
+    assert_eq!(rollback["deployment"]["number"], 3);
+    assert_eq!(stage.ended(&id, 3)["status"], "ready");
+    stage.server.kill();
+    // As it was when the request was answered.
+    let db = rusqlite::Connection::open(stage.server.data().join("muelle.db")).unwrap();
+    db.execute_batch(
+        "UPDATE deployments SET step = 'queued', outcome = 'open', ended_at = NULL WHERE number = 3;
+         UPDATE projects SET release = 2;",
+    )
+    .unwrap();
+    drop(db);
+    stage.git.behave(garbage());
+    stage.server.run();
+    stage.ana = stage.ana.with_base(&stage.server.base);
+    assert_eq!(stage.ended(&id, 3)["status"], "ready");
+    assert_eq!(stage.says(&id), "first");
+    stage.assert_tidy(&id);
+}
+
+#[track_caller]
+fn deploys(stage: &Stage, id: &str, word: &str) {
+    commit(&stage.repo, &page(word));
+    let number = stage.rebuild(id);
+    assert_eq!(stage.ended(id, number)["status"], "ready");
+    assert_eq!(stage.says(id), word);
+}
+
+/// Kills the server at each of these moments after a redeploy was answered, and looks whether everything is as it says.
+fn killed_after(moments: impl Iterator<Item = u64>) {
+    let mut stage = Stage::new();
+    let id = stage.running("1");
+    let mut words = vec![String::new(), "1".to_owned()];
+    for moment in moments {
+        let word = words.len().to_string();
+        commit(&stage.repo, &page(&word));
+        let number = stage.rebuild(&id);
+        assert_eq!(number, words.len() as u64);
+        words.push(word);
+        std::thread::park_timeout(Duration::from_millis(moment));
+        stage.server.kill();
+        stage.server.run();
+        stage.ana = stage.ana.with_base(&stage.server.base);
+        stage.server.await_engine();
+        let ended = stage.ended(&id, number);
+        let (status, queued) = (ended["status"].as_str().unwrap(), ended["step"] == "queued");
+        assert!(status == "interrupted" && !queued || status == "ready", "{moment} ms: {ended}");
+        stage.ana.await_status(&id, "running", SOON);
+        let listed = stage.ana.get(&format!("/api/projects/{id}/deployments")).ok(200)["deployments"].clone();
+        let current = listed.as_array().unwrap().iter().find(|it| it["current"] == true).unwrap();
+        let current = current["number"].as_u64().unwrap();
+        assert_eq!(current == number, status == "ready", "{moment} ms: {listed}");
+        assert_eq!(stage.says(&id), words[usize::try_from(current).unwrap()], "{moment} ms");
+        eventually("one container is left, and it is that version's", Duration::from_secs(20), || {
+            let found = containers(&id);
+            if found == [format!("/muelle-{id}-{current}")] { Ok(()) } else { Err((moment, current, found)) }
+        });
+        // Where no service manager ends it with its service, it ends by itself once nobody hears it.
+        eventually("its git is gone", SOON, || {
+            let left = gits(&stage);
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+        stage.assert_tidy(&id);
+    }
+}
+
+/// The git processes that work in the server's data.
+fn gits(stage: &Stage) -> Vec<String> {
+    let data = stage.server.data().display().to_string();
+    let line = |process: fs::DirEntry| fs::read(process.path().join("cmdline")).ok();
+    let lines = fs::read_dir("/proc").unwrap().flatten().filter_map(line);
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains("git") && line.contains(&data)).collect()
+}
+
+#[test]
+fn case_107_kill_9_while_a_new_version_is_made_leaves_one_version_that_serves() {
+    killed_after([0, 5, 15, 30, 50, 80, 120, 170, 230, 300].into_iter());
+}
+
+#[test]
+fn case_107_kill_9_while_a_new_version_takes_over_leaves_one_version_that_serves() {
+    killed_after([400, 550, 700, 850, 1000, 1200, 1500, 2000, 4000, 9000].into_iter());
 }
