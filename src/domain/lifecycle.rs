@@ -524,6 +524,10 @@ impl Life {
             self.run = None;
             self.restart &= outcome != Outcome::Done;
         }
+        if op == Op::Create && matches!(outcome, Outcome::Done | Outcome::Unavailable) {
+            // There may be one now: what is to be gone is not gone yet.
+            self.real = Real::Unknown;
+        }
         match outcome {
             Outcome::Seen(Real::Up { since, .. }) if self.died == Some(since) => {
                 self.died = None;

@@ -844,6 +844,33 @@ fn a_version_that_was_replaced_goes_also_when_a_change_of_its_project_was_being_
 }
 
 #[test]
+fn what_is_to_go_while_its_container_is_being_created_leaves_none() {
+    for input in [Input::Retire(Duration::ZERO), Input::Delete] {
+        for answered in [true, false] {
+            let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+            world.run_op();
+            assert_eq!(world.pending, Some(Op::Create));
+            world.input(input.clone());
+            if answered {
+                world.run_op();
+            } else {
+                // It was made, and the answer was lost.
+                world.container = NEVER_RAN;
+                world.pending = None;
+                world.input(Input::Ended(Op::Create, Outcome::Unavailable));
+                world.pass(RETRY_AFTER);
+            }
+            world.settle();
+            assert_eq!(
+                (world.container.clone(), world.forgotten),
+                (Real::Absent, true),
+                "{input:?} {answered}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_crash_is_told_until_it_is_asked_to_come_up_again() {
     let mut world = up_world();
     assert_eq!(world.life.crash(), None);
