@@ -55,6 +55,10 @@ impl Voice {
         if let Some(log) = &mut self.log {
             log.line(line);
         }
+        // Who watches is to see the step that takes long, not the id of its container.
+        if BOOKKEEPING.iter().any(|beginning| line.starts_with(beginning)) {
+            return;
+        }
         self.pending = Some(line.chars().take(limits::PROGRESS_CHARS_MAX).collect());
         if self.free_at <= Instant::now() {
             self.flush();
@@ -86,6 +90,9 @@ impl Voice {
         }
     }
 }
+
+/// What the engine says between the steps of a build, by its beginning.
+const BOOKKEEPING: [&str; 2] = [" ---> ", "Removing intermediate container "];
 
 /// The numbers in `Step 3/7 : RUN npm ci`.
 fn step_of(line: &str) -> Option<(u32, u32)> {
@@ -127,6 +134,23 @@ mod tests {
         assert!(told.contains(&(36, "Step 1/4 : forged".to_owned())), "{told:?}");
         assert!(told.len() < 100, "{} of 1003", told.len());
         assert!(told.is_sorted_by_key(|(percent, _)| *percent));
+    }
+
+    #[test]
+    fn a_step_that_takes_long_is_what_is_seen_of_it() {
+        let told: Rc<RefCell<Vec<String>>> = Rc::default();
+        let out = Rc::clone(&told);
+        let tell = move |told| {
+            if let Told::Progress { message, .. } = told {
+                out.borrow_mut().push(message);
+            }
+        };
+        let mut voice = Voice::new(Box::new(tell), None);
+        for line in ["Step 1/2 : FROM x", " ---> 3f9c", "Step 2/2 : RUN npm ci", " ---> Running in 8e5e"] {
+            voice.build_line(line);
+            voice.flush();
+        }
+        assert_eq!(*told.borrow(), ["Step 1/2 : FROM x", "Step 2/2 : RUN npm ci"]);
     }
 
     #[test]

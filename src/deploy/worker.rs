@@ -143,10 +143,11 @@ impl Settings {
         let short = cloned.commit.get(..12).unwrap_or_default();
         voice.say(Step::Clone, PERCENT_CLONED, format!("Commit {short} {}", cloned.subject).trim_end());
         voice.tell(Told::Commit(cloned.commit));
+        voice.say(Step::Build, PERCENT_BUILD.0, "Looking for how to build it");
         let env: Vec<_> = project.settings.env.keys().cloned().collect();
         let chosen = project.template_chosen.then_some(project.template);
         let recipe = recipe::find(&checkout.0, chosen, &self.images, &env)
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|refusal| failed(format!("It cannot be built: {refusal}")))?;
         voice.say(Step::Build, PERCENT_BUILD.0, &recipe.sentence);
         if let Some(template) = recipe.template {
             voice.tell(Told::Template(template));
@@ -419,8 +420,8 @@ fn pack(files: Arc<Files>, bytes_max: u64, voice: &mut Voice) -> Result<Tar, Fai
         drop(out);
     });
     let packing = packing.map_err(|error| failed(format!("no thread for the build's files: {error}")))?;
-    let sentence =
-        finding.recv().unwrap_or_else(|_| Err("the files cannot be read".to_owned())).map_err(failed)?;
+    let sentence = finding.recv().unwrap_or_else(|_| Err("the files cannot be read".to_owned()));
+    let sentence = sentence.map_err(|refusal| failed(format!("It cannot be built: {refusal}")))?;
     voice.say(Step::Build, PERCENT_BUILD.0, &format!("Sending {sentence}"));
     Ok(Tar { pipe, whole, _packing: packing })
 }
