@@ -79,15 +79,12 @@ impl Supervisor {
             self.step(id, Input::Wanted);
         }
         let releasing = |entry: &Entry| entry.active.as_ref().is_some_and(|active| active.releasing);
-        if deployment.release.is_some() && !self.entries.get(&id).is_some_and(releasing) {
-            // The store has ended what waited: it must not get the turn that comes free.
-            self.queue.retain(|queued| *queued != id);
-            if let Some(entry) = self.entries.get_mut(&id) {
-                entry.waiting = None;
-            }
+        let again = deployment.release.is_some() && !self.entries.get(&id).is_some_and(releasing);
+        // Before what is under way ends: there is no moment between the two, and what waited is not begun in it.
+        self.enqueue(deployment);
+        if again {
             self.finish(id, Outcome::Superseded, "A later deployment went back to an earlier version");
         }
-        self.enqueue(deployment);
         self.next_build();
         self.tell_changed_status(id);
         self.mark(id);
@@ -102,10 +99,13 @@ impl Supervisor {
         if !self.queue.contains(&id) {
             self.queue.push_back(id);
         }
-        let again = entry.waiting.as_ref().is_some_and(|it| it.release.is_some());
+        let earlier = entry.waiting.as_ref().and_then(|it| it.cause.of());
         let others = usize::from(self.building.is_some()) + self.queue.len() - 1;
-        let message =
-            if others == 0 || again { "Queued".to_owned() } else { format!("Queued behind {others}") };
+        let message = match (earlier, others) {
+            (Some(earlier), _) => format!("Going back to deployment {earlier}"),
+            (None, 0) => "Queued".to_owned(),
+            (None, others) => format!("Queued behind {others}"),
+        };
         self.progress(id, Step::Queued, 0, &message, Level::Info);
     }
 
@@ -236,11 +236,16 @@ impl Supervisor {
         let mut project = (*entry.current.project).clone();
         project.release.clone_from(&active.deployment.release);
         let slot = (id, active.deployment.number);
+        let message = match active.deployment.cause.of() {
+            Some(earlier) => format!("Starting the version of deployment {earlier}"),
+            None => "Starting the new version".to_owned(),
+        };
         self.unsaved.push_back(Write::Deployment(Box::new(active.deployment.clone()), false));
         let tenant = Tenant::new(project, Desired::Running, Instant::now());
         self.names.insert(tenant.project.container_name(), slot);
         entry.next = Some(tenant);
-        self.progress(id, Step::Start, PERCENT_STARTS, "Starting the new version", Level::Info);
+        self.ops.note(id, slot.1, &message);
+        self.progress(id, Step::Start, PERCENT_STARTS, &message, Level::Info);
         if self.engine.up {
             self.step_at(slot, Input::EngineBack);
         }
@@ -343,9 +348,6 @@ impl Supervisor {
         let number = deployment.number;
         entry.last = Some(Arc::new(deployment));
         let drains = started && old.life.is_up() && desired != Desired::Stopped;
-        if old.number() != 0 {
-            self.retire(id, old, if drains { limits::DRAIN } else { Duration::ZERO });
-        }
         let message = if started {
             "The new version serves"
         } else {
@@ -354,6 +356,9 @@ impl Supervisor {
         self.ops.note(id, number, message);
         self.progress(id, Step::Ready, 100, message, Level::Info);
         self.mark(id);
+        if old.number() != 0 {
+            self.retire(id, old, if drains { limits::DRAIN } else { Duration::ZERO });
+        }
         if !started && self.engine.up {
             self.step(id, Input::EngineBack);
         }
@@ -385,12 +390,15 @@ impl Supervisor {
         self.ops.note(id, slot.1, &format!("{}: {reason}", outcome.word()));
         let level = if outcome == Outcome::Failed { Level::Error } else { Level::Warn };
         self.progress(id, step, percent, reason, level);
+        self.mark(id);
+        if outcome != Outcome::Superseded {
+            // Before the new version goes: what never ran is an error at once, and not stopped for a moment.
+            self.tell_if_unbuilt(id);
+        }
         if let Some(next) = next {
             self.retire(id, next, Duration::ZERO);
         }
-        self.mark(id);
         if outcome != Outcome::Superseded {
-            self.tell_if_unbuilt(id);
             self.tell_changed_status(id);
         }
         self.next_build();

@@ -259,8 +259,9 @@ fn a_first_deployment_that_fails_is_an_error_with_its_reason_and_start_deploys_a
     let id = stage.create(&json!({}));
     let event = stream.until_status(&id, "error", SOON);
     let reason = event.data["reason"].as_str().unwrap().to_owned();
-    assert!(reason.contains("Dockerfile"), "{reason}");
+    assert!(reason.starts_with("It cannot be built: ") && reason.contains("Dockerfile"), "{reason}");
     let failed = stage.deployment(&id, 1);
+    assert_eq!(failed["step"], "build", "it was fetched");
     assert_eq!((&failed["status"], &failed["reason"]), (&json!("failed"), &json!(reason)));
     assert!(stage.log(&id, 1).ends_with(&format!("failed: {reason}\n")));
     commit(&stage.repo, &page("mended"));
@@ -367,6 +368,50 @@ fn one_goes_back_to_an_earlier_version_without_a_build() {
         listed.as_array().unwrap().iter().map(|it| it["number"].as_u64().unwrap()).collect();
     assert_eq!(numbers, [5, 4, 3, 2, 1]);
     assert_eq!(listed[0]["current"], true);
+}
+
+#[test]
+fn a_first_version_that_does_not_come_up_is_an_error_and_at_no_time_stopped() {
+    let stage = Stage::new();
+    let crash = dockerfile("echo cannot find the moon >&2; exit 3");
+    commit(&stage.repo, &[("Dockerfile", crash), ("index.html", String::new())]);
+    let stream = stage.server.stream(&stage.ana);
+    let id = stage.create(&json!({}));
+    assert_eq!(stream.statuses_until(&id, "error", SOON), ["deploying", "error"]);
+    assert!(stage.log(&id, 1).contains("\nStarting the new version\nfailed: Exited with code 3"));
+}
+
+#[test]
+fn to_go_back_while_a_newer_version_starts_and_another_waits_ends_both_and_shows_no_moment_between() {
+    let stage = Stage::new();
+    let id = stage.running("first");
+    commit(&stage.repo, &page("second"));
+    let number = stage.rebuild(&id);
+    assert_eq!(stage.ended(&id, number)["status"], "ready");
+    let never = [("Dockerfile", dockerfile("busybox sleep 99999")), ("index.html", String::new())];
+    commit(&stage.repo, &never);
+    let starting = stage.rebuild(&id);
+    eventually("it starts", SOON, || {
+        let it = stage.deployment(&id, starting);
+        if it["step"] == "start" { Ok(()) } else { Err(it) }
+    });
+    let waiting = stage.rebuild(&id);
+    let stream = stage.server.stream(&stage.ana);
+    stream.until_status(&id, "deploying", SOON);
+    stage.ana.post(&format!("/api/projects/{id}/rollback"), &json!({"deployment": 1})).ok(202);
+    let told = progress_until(&stream, "ready");
+    let statuses: Vec<&Value> = told.iter().map(|it| &it.data["status"]).filter(|it| !it.is_null()).collect();
+    assert_eq!(statuses, Vec::<&Value>::new(), "it was deploying all the time");
+    let progress: Vec<&Event> = told.iter().filter(|it| it.name == "deployment_progress").collect();
+    let queued = progress.iter().position(|it| it.data["step"] == "queued").expect("its first step");
+    assert_eq!(progress[queued].data["message"], "Going back to deployment 1");
+    assert!(progress[queued..].iter().map(|it| it.data["progress"].as_u64().unwrap()).is_sorted());
+    stage.ana.await_status(&id, "running", SOON);
+    assert_eq!(stage.says(&id), "first");
+    for number in [starting, waiting] {
+        assert_eq!(stage.deployment(&id, number)["status"], "superseded");
+    }
+    stage.assert_tidy(&id);
 }
 
 #[test]
