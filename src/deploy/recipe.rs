@@ -616,6 +616,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn of_a_page_only_the_last_step_differs_between_commits() {
+        for (files, last) in [
+            (&[("index.html", "")], "COPY app/ /srv/"),
+            (&[("package.json", VITE)], "COPY --from=build /site /srv"),
+        ] {
+            assert_eq!(dockerfile(files, None).lines().last(), Some(last));
+        }
+    }
+
     /// The lines from the one that begins with `from` to the one before `to`.
     fn between(text: &str, from: &str, to: &str) -> Vec<String> {
         let lines = text.lines().skip_while(|line| !line.starts_with(from));

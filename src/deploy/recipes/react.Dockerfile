@@ -8,8 +8,8 @@ RUN set -e; npm run build; \
 
 FROM {image}
 COPY spa.mjs /muelle/spa.mjs
-COPY --from=build /site /srv
 ENV NODE_ENV=production PORT=8080
 EXPOSE 8080
 USER 65534:65534
 CMD ["node", "/muelle/spa.mjs"]
+COPY --from=build /site /srv
