@@ -26,6 +26,8 @@ import threading
 import time
 import urllib.parse
 
+from git_server import GitServer
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROUNDS = 3
 # One tick of muelle's metrics; the peer is given a burst of as many events in the same rhythm.
@@ -44,8 +46,14 @@ connections = 4096
 per_address = 4096
 streams = 2048
 streams_per_user = 2048
+[deploy]
+allow_http = true
+[deploy.images]
+static = "{image}"
 """
 IMAGE = f"muelle-bench-{os.getpid()}:1"
+# What is built by hand.
+BY_HAND = f"muelle-bench-{os.getpid()}-hand"
 # A web server of a few hundred kilobytes that is ready at once.
 SERVE = "busybox mkdir -p /www; busybox printf hello >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
 
@@ -78,6 +86,25 @@ def cpu_ns(pid):
 
 def rss_kb(pid):
     return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def peak_rss_kb(pid):
+    return int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+
+
+def forget_peak(pid):
+    """From now on the peak is counted anew."""
+    pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def descendants(pid):
+    """The processes that a process has started, and theirs."""
+    found = []
+    for thread in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, thread.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
 
 
 def wakes(pid):
@@ -166,8 +193,13 @@ class Engine:
                 found[event["Action"]].append((project, event["timeNano"]))
         return found
 
+    def address(self, container):
+        """Where a container is reached on the one network that it has."""
+        networks = self.call("GET", f"/containers/{container}/json")["NetworkSettings"]["Networks"]
+        return next(iter(networks.values()))["IPAddress"]
+
     def remove(self, image):
-        """Everything that was made of the image, the network of those containers, and the image."""
+        """Everything that was made of the image, the network of those containers, what was built, and the image."""
         instances = set()
         for container in self.listed("containers/json", ancestor=[image]):
             instances.add(container["Labels"].get("muelle.instance"))
@@ -175,6 +207,10 @@ class Engine:
         for instance in instances - {None}:
             for network in self.listed("networks", label=[f"muelle.instance={instance}"]):
                 self.call("DELETE", f"/networks/{network['Id']}")
+            for built in self.listed("images/json", label=[f"muelle.instance={instance}"]):
+                self.call("DELETE", f"/images/{built['Id']}?force=1")
+        for built in self.listed("images/json", reference=[BY_HAND]):
+            self.call("DELETE", f"/images/{built['Id']}?force=1")
         self.call("DELETE", f"/images/{image}?force=1")
 
 
@@ -320,6 +356,31 @@ class Viewers:
             stream.close()
 
 
+class Stream:
+    """An event stream that is read when somebody waits for something in it."""
+
+    def __init__(self, muelle):
+        self.connection = http.client.HTTPConnection(muelle.host, muelle.port, timeout=120)
+        self.connection.request("GET", muelle.events(), headers={"Accept": "text/event-stream"})
+        self.answer = self.connection.getresponse()
+
+    def __iter__(self):
+        """Each event with the moment in which it was read."""
+        name = ""
+        for line in self.answer:
+            word, _, value = line.decode().rstrip().partition(": ")
+            if word == "event":
+                name = value
+            elif word == "data":
+                yield time.monotonic(), name, json.loads(value)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+
 # ---- the figures ----
 
 
@@ -366,7 +427,7 @@ class Home:
         self.args, self.dir, self.engine = args, folder, Engine(args.socket)
         self.image, self.token, self.children = IMAGE, None, []
         self.seconds = (lambda full, quick: quick) if args.quick else (lambda full, quick: full)
-        (folder / "config.toml").write_text(CONFIG.format(dir=folder, socket=args.socket, tick=TICK_MS))
+        (folder / "config.toml").write_text(CONFIG.format(dir=folder, socket=args.socket, tick=TICK_MS, image=IMAGE))
         self.engine.make_image(self.image)
         with Muelle(self) as muelle:
             account = {"email": "bench@example.com", "password": os.urandom(12).hex(), "name": "Bench"}
@@ -622,6 +683,228 @@ def keep_alive(home):
     return [figure]
 
 
+class Site:
+    """A static repository on a git server, deployed as a project, until it is left."""
+
+    def __init__(self, home, muelle, files):
+        self.home, self.muelle, self.count, self.made = home, muelle, 0, None
+        self.git = GitServer(home.dir / "git")
+        self.stream = Stream(muelle)
+        self.change(files)
+        body = {"name": "Site", "github_url": self.git.url("site")}
+        self.id = muelle.api("POST", "/api/projects", body)["project"]["id"]
+        self.until_it_answers()
+
+    def project(self):
+        return self.muelle.api("GET", f"/api/projects/{self.id}")["project"]
+
+    def change(self, files=None):
+        """Commits a new page, and gives the word on it."""
+        self.count += 1
+        self.word = f"page {self.count} of {os.getpid()}"
+        self.git.commit("site", {"index.html": self.word.encode(), **(files or {})})
+        return self.word
+
+    def until_it_answers(self, begun=None):
+        """Waits until the stream says that it runs, and the new page comes; gives the seconds, and tells when each step began."""
+        begun, steps, deploying = begun or time.monotonic(), {}, False
+        for at, name, data in self.stream:
+            if data.get("projectId") != self.id:
+                continue
+            if name == "deployment_progress":
+                steps.setdefault(data["step"], at)
+                # What is sent, and the builder's first word, are in the same step.
+                if word := re.match(r"Sending|Step 1/|Successfully tagged", data["message"]):
+                    steps.setdefault(word[0], at)
+            elif name == "container_status_changed":
+                if data["status"] == "error":
+                    raise RuntimeError(f"the deployment failed: {data}")
+                if deploying and data["status"] == "running":
+                    break
+                deploying |= data["status"] == "deploying"
+        else:
+            raise RuntimeError("the stream ended")
+        answered = first_answer(self.project()["url"], self.word)
+        steps |= {"running": at, "answered": answered}
+        say("   ", ", ".join(f"{step} {(when - begun) * 1e3:.0f}" for step, when in steps.items() if step != "ready"), "ms")
+        return answered - begun
+
+    def settled(self):
+        """Waits until the version before is gone; gives the container that is left."""
+        def one():
+            found = self.home.engine.listed("containers/json", label=[f"muelle.project={self.id}"])
+            return found[0]["Id"] if len(found) == 1 else None
+        return wait_for("one version is left", 60, one)
+
+    def rebuild(self):
+        begun = time.monotonic()
+        self.muelle.api("POST", f"/api/containers/{self.id}/rebuild", {})
+        return self.until_it_answers(begun)
+
+    def rollback(self, number):
+        begun = time.monotonic()
+        self.muelle.api("POST", f"/api/projects/{self.id}/rollback", {"deployment": number})
+        return self.until_it_answers(begun)
+
+    def limits(self):
+        """What the client of the command line is told, so that its container has what muelle's has."""
+        host = self.home.engine.call("GET", f"/containers/{self.settled()}/json")["HostConfig"]
+        return ["--init", "--cap-drop=NET_RAW", "--security-opt=no-new-privileges", f"--pids-limit={host['PidsLimit']}",
+                f"--memory={host['Memory']}", f"--memory-swap={host['MemorySwap']}", f"--cpus={host['NanoCpus'] / 1e9}",
+                "--log-opt=max-size=10m", "--log-opt=max-file=2", f"--network={host['NetworkMode']}"]
+
+    def hand_folder(self):
+        """What somebody has beside the checkout who builds the same by hand."""
+        folder = self.home.dir / "hand"
+        folder.mkdir()
+        recipes = ROOT / "src/deploy/recipes"
+        text = (recipes / "static.Dockerfile").read_text().replace("{image}", self.home.image)
+        (folder / "Dockerfile").write_text(text)
+        (folder / ".dockerignore").write_text("app/.git\n")
+        shutil.copy(recipes / "httpd.conf", folder)
+        return folder
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stream.connection.close()
+        self.muelle.api("DELETE", f"/api/projects/{self.id}")
+        label = [f"muelle.project={self.id}"]
+        wait_for("the project is gone", 60, lambda: not any(
+            self.home.engine.listed(kind, label=label) for kind in ("containers/json", "images/json"))
+            and all(it["id"] != self.id for it in self.muelle.projects()))
+        self.git.__exit__()
+
+
+def first_answer(url, word):
+    """Asks until the page with this word comes; gives the moment."""
+    host = urllib.parse.urlsplit(url).netloc
+    for _ in range(5000):
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            with contextlib.closing(http.client.HTTPConnection(host, timeout=2)) as connection:
+                connection.request("GET", "/")
+                answer = connection.getresponse()
+                if answer.status == 200 and word.encode() in answer.read():
+                    return time.monotonic()
+        time.sleep(0.002)
+    raise TimeoutError(f"{url} does not say {word}")
+
+
+def docker(home, *words):
+    environment = {**os.environ, "DOCKER_HOST": f"unix://{home.args.socket}", "DOCKER_BUILDKIT": "0"}
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True, env=environment).stdout.strip()
+
+
+# A page with what belongs to it: of a cached build only the last layer is new.
+SMALL_SITE = {f"images/{n}.bin": os.urandom(20_000) for n in range(20)}
+
+
+def by_hand(home, site, limits):
+    """git, docker build and docker run, until the new page comes; gives the seconds."""
+    word, folder = site.change(), site.hand_folder()
+    begun = time.monotonic()
+    output("git", "clone", "--quiet", "--depth", "1", site.git.url("site"), folder / "app")
+    cloned = time.monotonic()
+    docker(home, "build", "--tag", f"{BY_HAND}:{site.count}", folder)
+    built = time.monotonic()
+    container = docker(home, "run", "--detach", *limits, f"{BY_HAND}:{site.count}")
+    started = time.monotonic()
+    ended = first_answer(f"http://{home.engine.address(container)}:8080", word)
+    say(f"    by hand: clone {(cloned - begun) * 1e3:.0f}, build {(built - cloned) * 1e3:.0f}, run {(started - built) * 1e3:.0f}, "
+        f"answer {(ended - started) * 1e3:.0f} ms")
+    home.engine.call("DELETE", f"/containers/{container}?force=1&v=1")
+    shutil.rmtree(folder)
+    return ended - begun
+
+
+def beyond(figure, ours, theirs):
+    """Adds how much longer the one took than the other, in the middle of each."""
+    middle = statistics.median(theirs)
+    figure.add(statistics.median(ours) - middle, middle)
+
+
+def deploy(home):
+    figure = Figure("queue → running and answering, cached static repository: beyond doing it by hand", "s", 1.5,
+                    peer="by hand", digits=2, difference=True)
+    for _ in range(home.args.rounds):
+        with home.muelle(20) as muelle, Site(home, muelle, SMALL_SITE) as site:
+            limits, ours, theirs = site.limits(), [], []
+            for _ in range(home.seconds(5, 2)):
+                site.change()
+                ours.append(site.rebuild())
+                site.settled()
+                theirs.append(by_hand(home, site, limits))
+            beyond(figure, ours, theirs)
+    return [figure]
+
+
+def rollback(home):
+    figure = Figure("rollback → running and answering: beyond `docker create` and `docker start`", "s", 1,
+                    peer="by hand", digits=2, difference=True)
+    for _ in range(home.args.rounds):
+        with home.muelle(20) as muelle, Site(home, muelle, SMALL_SITE) as site:
+            words = [site.word, site.change()]
+            site.rebuild()
+            limits, ours, theirs = site.limits(), [], []
+            for n in range(home.seconds(5, 2)):
+                site.word = words[n % 2]
+                ours.append(site.rollback(1 + n % 2))
+                image = home.engine.call("GET", f"/containers/{site.settled()}/json")["Image"]
+                begun = time.monotonic()
+                # Not muelle's own, whatever its image says.
+                container = docker(home, "create", "--label", "muelle.project=", "--label", "muelle.instance=", *limits, image)
+                docker(home, "start", container)
+                theirs.append(first_answer(f"http://{home.engine.address(container)}:8080", site.word) - begun)
+                say(f"    by hand: {theirs[-1] * 1e3:.0f} ms")
+                home.engine.call("DELETE", f"/containers/{container}?force=1&v=1")
+            beyond(figure, ours, theirs)
+    return [figure]
+
+
+class Children(threading.Thread):
+    """What a process' children hold resident together, at most, looked at fifty times a second."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.pid, self.peak_kb, self.ended = pid, 0, False
+
+    def run(self):
+        while not self.ended:
+            together = 0
+            for child in descendants(self.pid):
+                # It may have ended meanwhile.
+                with contextlib.suppress(OSError, TypeError):
+                    together += rss_kb(child)
+            self.peak_kb = max(self.peak_kb, together)
+            time.sleep(0.02)
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended = True
+        self.join()
+
+
+def deploy_memory(home):
+    figure = Figure("a deployment with a context of 200 MB: resident memory above idle, at the peak", "MB", 16,
+                    peer="git's processes meanwhile", difference=True)
+    for _ in range(home.args.rounds):
+        with home.muelle(20) as muelle, Site(home, muelle, {}) as site:
+            site.settled()
+            site.change({f"{n}.bin": os.urandom(10_000_000) for n in range(20)})
+            time.sleep(home.seconds(5, 5))
+            forget_peak(muelle.pid)
+            idle = rss_kb(muelle.pid)
+            with Children(muelle.pid) as children:
+                site.rebuild()
+            say(f"  idle {idle} KB")
+            figure.add((peak_rss_kb(muelle.pid) - idle) * 1024 / 1e6, children.peak_kb * 1024 / 1e6)
+    return [figure]
+
+
 def projects(home):
     figure = Figure("GET /api/projects, 200 projects, 32 keep-alive connections, token checked", "/s", 3, True, True, "axum + rusqlite",
                     digits=0)
@@ -664,6 +947,9 @@ ROWS = [
     ("status", 20, 0, status),
     ("slow", 20, 0, slow),
     ("keep-alive", 20, 0, keep_alive),
+    ("deploy", 20, 0, deploy),
+    ("deploy-rollback", 20, 0, rollback),
+    ("deploy-memory", 20, 0, deploy_memory),
     ("watched", 100, 0, watched),
     ("cycle", 100, 0, cycle),
     ("streams", 100, 0, streams),
