@@ -341,6 +341,8 @@ pub const PROJECT_CPUS_MIN: f64 = 0.05;
 
 /// Deployments that wait for their turn; then 429. At a minute each this is a quarter of an hour.
 pub const DEPLOY_QUEUE: u32 = 16;
+/// The same of one user where there are several: the others must not wait for hours.
+pub const DEPLOY_QUEUE_PER_USER: u32 = 8;
 /// Deployments of one project whose record and log are kept, beside those whose image is.
 pub const DEPLOYMENTS_KEPT: u32 = 20;
 /// Lines on their way from the engine's answer to the log.
@@ -370,7 +372,13 @@ pub const PROBATION: Duration = Duration::from_secs(60);
 /// How long one job may go on to remove another image; the last one may take [`DOCKER_IMAGE_REMOVE_MAX`] beyond that.
 pub const JANITOR_MAX: Duration = Duration::from_secs(30);
 /// Pause until images are removed that could not be, or that a build might be about to use.
-pub const ERASE_AGAIN: Duration = Duration::from_secs(5);
+pub const CLEAN_AGAIN: Duration = Duration::from_secs(5);
+/// Clean-ups at once: they hold a thread for long that others need to start and stop apps.
+pub const CLEANERS_AT_ONCE: usize = 2;
+/// Pause until the outcome of a deployment is saved again that could not be.
+pub const SAVE_AGAIN: Duration = Duration::from_secs(5);
+/// Deployments of a project that are listed, those that never had their turn included.
+pub const DEPLOYMENTS_LISTED: u32 = 100;
 /// The log of one deployment, in bytes.
 pub const DEPLOY_LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// How often a log that is being written is looked at for a client of its stream.

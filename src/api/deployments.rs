@@ -75,7 +75,8 @@ pub(super) fn deploy(api: &Api, view: &View, cause: Cause) -> Result<(Arc<View>,
     engine_is_up(api)?;
     let (committed, recording) = api.runtime.queueing();
     let committed = |made: &Option<Deployment>| made.clone().map_or((), committed);
-    let made = api.store.create_deployment(view.project.id, cause, None, SystemTime::now(), committed)?;
+    let made =
+        api.store.create_deployment(view.project.id, cause, Vec::new(), SystemTime::now(), committed)?;
     let made = made.ok_or_else(|| Failure::internal("no delivery was named"))?;
     Ok((recording.view()?, made))
 }
@@ -118,7 +119,7 @@ pub(super) fn get(api: &Api, call: &Call) -> Answer {
 
 /// The supervisor knows more of the one that is under way than the store.
 fn newest<'a>(view: &'a View, row: &'a Deployment) -> &'a Deployment {
-    view.deployment.as_deref().filter(|it| it.number == row.number).unwrap_or(row)
+    view.deployment(row.number).unwrap_or(row)
 }
 
 fn find(api: &Api, call: &Call) -> Result<(Arc<View>, Deployment), Failure> {
@@ -178,8 +179,8 @@ pub(super) fn log(api: &Api, call: &Call) -> Answer {
 pub(super) fn log_stream(api: &Api, call: &Call) -> Answer {
     let view = own(api, call)?;
     let number = call.number()?;
-    let exists = view.deployment.as_ref().is_some_and(|last| number <= last.number);
-    if !exists {
+    let exists = |it: &Option<Arc<Deployment>>| it.as_ref().is_some_and(|last| number <= last.number);
+    if !exists(&view.deployment) && !exists(&view.waiting) {
         return Err(Failure::no_deployment());
     }
     let offset = call.last_event_id.as_deref().and_then(|id| id.parse().ok()).unwrap_or(0);
@@ -229,14 +230,10 @@ impl LogReader {
             let Some(view) = runtime.snapshot().project_of(self.user, self.project).cloned() else {
                 return "the project is gone";
             };
-            let open = view
-                .deployment
-                .as_ref()
-                .is_some_and(|it| it.number == self.number && it.outcome == Outcome::Open);
+            let open = view.deployment(self.number).is_some_and(|it| it.outcome == Outcome::Open);
             // The last line may be written a moment after the deployment has ended.
             if !open && !told && quiet >= limits::DEPLOY_LOG_QUIET {
-                let ended = view.deployment.as_ref().filter(|it| it.number == self.number);
-                let status = ended.map_or("ended", |it| it.outcome.word());
+                let status = view.deployment(self.number).map_or("ended", |it| it.outcome.word());
                 write_event(&mut out, "end", &json!({ "status": status }));
                 told = true;
             }
@@ -278,15 +275,16 @@ impl LogReader {
             }
         }
         let Some(file) = &mut self.file else { return false };
-        let before = self.rest.len();
-        let read = file.take(limits::LOG_BATCH_BYTES as u64).read_to_end(&mut self.rest).is_ok();
-        let grown = read && self.rest.len() > before;
-        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            self.offset += line.len() as u64;
-            drop(writeln!(out, "id: {}", self.offset));
-            write_event(out, "log", &json!({"text": String::from_utf8_lossy(&line[..end])}));
+        let room = (limits::LOG_BATCH_BYTES - self.rest.len().min(limits::LOG_BATCH_BYTES / 2)) as u64;
+        let grown = file.take(room).read_to_end(&mut self.rest).is_ok_and(|count| count > 0);
+        let mut taken = 0;
+        for line in self.rest.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+            taken += line.len();
+            drop(writeln!(out, "id: {}", self.offset + taken as u64));
+            write_event(out, "log", &json!({"text": String::from_utf8_lossy(&line[..line.len() - 1])}));
         }
+        self.rest.drain(..taken);
+        self.offset += taken as u64;
         grown
     }
 }

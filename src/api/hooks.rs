@@ -82,11 +82,12 @@ pub(super) fn github(api: &Api, call: &Call) -> Answer {
     if push.deleted || (!push.after.is_empty() && push.after.bytes().all(|byte| byte == b'0')) {
         return nothing("the branch was deleted");
     }
-    let delivery = call.hook.delivery.as_deref();
-    let delivery = delivery.map(|name| name.chars().take(limits::DELIVERY_CHARS_MAX).collect());
+    // Not by its name alone: that is not signed, and whoever recorded a message could send it again under another.
+    let names = call.hook.delivery.iter().chain(&call.hook.signature);
+    let names = names.map(|name| name.chars().take(limits::DELIVERY_CHARS_MAX).collect()).collect();
     let (committed, recording) = api.runtime.queueing();
     let committed = |made: &Option<Deployment>| made.clone().map_or((), committed);
-    let made = api.store.create_deployment(id, Cause::Pushed, delivery, SystemTime::now(), committed)?;
+    let made = api.store.create_deployment(id, Cause::Pushed, names, SystemTime::now(), committed)?;
     let Some(made) = made else { return nothing("this delivery is known already") };
     drop(recording);
     Ok(answer(202, &json!({"message": "Deployment queued", "deployment": made.number})))

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, PipeReader, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +124,9 @@ impl Settings {
         let Source::Git(url) = &project.source else { return Err(failed("There is no repository")) };
         self.check_disks(build, voice)?;
         let folder = self.data_dir.join(CHECKOUTS);
-        fs::create_dir_all(&folder).map_err(|error| failed(format!("{}: {error}", folder.display())))?;
+        // A private repository's files are nobody else's while they are here.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|error| failed(format!("There is no room for the repository's files: {error}")))?;
         let checkout = Checkout(folder.join(format!("{}-{number}", project.id)));
         let branch = project.settings.branch.as_ref();
         let what = branch.map_or(String::new(), |branch| format!(", branch {}", branch.as_str()));
@@ -177,10 +180,8 @@ impl Settings {
         for (what, path) in [("Docker's disk", &root), ("the disk of muelle's data", &self.data_dir)] {
             if let Some(free) = host_watch::too_little_free(path) {
                 let mib = free >> 20;
-                return Err(failed(format!(
-                    "Only {mib} MiB are free on {what} ({}): make room first",
-                    path.display()
-                )));
+                log::warn!("a deployment is refused: {mib} MiB are free at {}", path.display());
+                return Err(failed(format!("Only {mib} MiB are free on {what}: make room first")));
             }
         }
         Ok(())
@@ -372,8 +373,11 @@ impl<'a> Watch<'a> {
             return Some("The disk was nearly full, so that the build was ended".to_owned());
         }
         let more = crate::host::thread_count()?.saturating_sub(self.threads?);
-        (more > limits::BUILD_THREADS_MAX)
-            .then(|| format!("The build started {more} processes and threads, so that it was ended"))
+        (more > limits::BUILD_THREADS_MAX).then(|| {
+            format!(
+                "The host had {more} processes and threads more than before the build, so that it was ended"
+            )
+        })
     }
 }
 

@@ -454,6 +454,11 @@ impl Life {
     }
 
     fn command_up(&mut self, restart: bool, now: Instant, effects: &mut Vec<Effect>) {
+        if !self.built {
+            // Why there is nothing to start stays true.
+            self.want(Desired::Running, effects);
+            return;
+        }
         let serving = self.goal == Goal::Rest && self.real.is_up() && self.ready;
         let under_way = self.goal == Goal::Up && self.not_before.is_none() && !restart;
         self.forget_troubles();
@@ -464,7 +469,7 @@ impl Life {
             }
             return;
         }
-        if !under_way && self.built {
+        if !under_way {
             self.goal = Goal::Up;
             self.restart = restart && (self.real.is_up() || self.busy == Some(Op::Start));
             self.ready = false;

@@ -62,6 +62,12 @@ pub(super) struct Entry {
     pub trouble: Option<Arc<str>>,
     /// Until when a crash of the present version means to go back to the one with this number.
     pub probation: Option<(Instant, u32)>,
+    /// Back to where, should the newer deployment fail that was on its way when the present version crashed.
+    pub recover: Option<u32>,
+    /// When the deployment with this number is to be saved that could not be.
+    pub save_again: Option<(Instant, u32)>,
+    /// A clean-up is under way.
+    pub cleaning: bool,
     /// Images without a name, of builds that nobody waited for any more.
     pub strays: Vec<String>,
     /// When images and logs that are not kept are to be removed.
@@ -90,6 +96,9 @@ impl Entry {
             last: None,
             trouble: None,
             probation: None,
+            recover: None,
+            save_again: None,
+            cleaning: false,
             strays: Vec::new(),
             tidy_at: None,
             erase: false,
@@ -113,22 +122,33 @@ impl Entry {
     /// The next moment at which something is to be done about it.
     pub fn due(&self) -> Option<Instant> {
         let probation = self.probation.map(|(until, _)| until);
-        self.tenants().filter_map(|tenant| tenant.life.due()).chain(self.tidy_at).chain(probation).min()
+        let again = self.save_again.map(|(at, _)| at);
+        let lives = self.tenants().filter_map(|tenant| tenant.life.due());
+        lives.chain(self.tidy_at).chain(probation).chain(again).min()
     }
 
     /// The word that clients are to see: a deployment shows while what is there serves on, unless its owner wants it down.
     pub fn status(&self) -> Status {
-        let deploying = self.active.is_some() || self.waiting.is_some();
-        if deploying && self.current.life.desired() != Desired::Stopped {
-            Status::Deploying
-        } else {
-            self.current.life.status()
-        }
+        if self.is_deploying() { Status::Deploying } else { self.current.life.status() }
     }
 
-    /// What there is to say about it.
+    fn is_deploying(&self) -> bool {
+        let open = self.active.is_some() || self.waiting.is_some();
+        open && self.current.life.desired() != Desired::Stopped
+    }
+
+    /// What there is to say about it. Why the deployment before failed is history while the next one goes on.
     pub fn reason(&self) -> Option<Arc<str>> {
+        if self.is_deploying() && self.current.project.is_built() && self.current.project.release.is_none() {
+            return None;
+        }
         self.current.life.reason().map(Arc::from).or_else(|| self.trouble.clone())
+    }
+
+    /// A deployment with this number, as it is known here.
+    pub fn known(&self, number: u32) -> Option<&Deployment> {
+        let open = self.active.as_ref().map(|active| &active.deployment);
+        open.into_iter().chain(&self.waiting).chain(self.last.as_deref()).find(|it| it.number == number)
     }
 
     /// The deployment under way, the one that waits, or else the last one.
@@ -161,6 +181,7 @@ impl Entry {
             metrics: self.metrics,
             run: up.and_then(run_of),
             deployment: self.deployment(),
+            waiting: self.waiting.clone().map(Arc::new),
         }
     }
 

@@ -66,7 +66,8 @@ impl Janitor<'_> {
         let gone = rows.iter().filter(is_gone).map(|row| row.number).collect();
         self.store.tidy_deployments(id, gone, oldest)?;
         let left = self.store.reader()?.deployments(id)?;
-        Ok(self.logs.retain(id, |number| left.iter().any(|row| row.number == number))?)
+        let newest = left.first().map_or(0, |row| row.number);
+        Ok(self.logs.retain(id, |number| number > newest || left.iter().any(|row| row.number == number))?)
     }
 
     /// Removes everything of a project; its containers are gone.
@@ -112,7 +113,12 @@ impl Janitor<'_> {
 
 /// Of rows with the newest first.
 fn images_to_keep(rows: &[Deployment], current: u32, keep: usize) -> Vec<&ImageRef> {
-    let is_needed = |row: &&Deployment| row.number == current || row.outcome == Outcome::Open;
+    // One may have taken over since the caller looked.
+    let is_needed = |row: &&Deployment| {
+        row.number == current
+            || row.outcome == Outcome::Open
+            || (row.outcome == Outcome::Ready && row.number > current)
+    };
     let ready = rows.iter().filter(|row| row.outcome == Outcome::Ready && row.number < current);
     let (mut kept, mut count): (Vec<&ImageRef>, usize) = (Vec::new(), 0);
     for row in rows.iter().filter(is_needed).chain(ready) {

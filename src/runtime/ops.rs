@@ -111,25 +111,23 @@ impl Ops {
         })
     }
 
-    /// Removes what deployments of a project left and nobody keeps.
-    pub(super) fn tidy(&self, id: ProjectId, current: u32, strays: Vec<String>) -> Result<(), Full> {
+    /// Removes what deployments of a project left and nobody keeps, with the version of that number; all of it where there is none. The end
+    /// comes to the inbox.
+    pub(super) fn clean(&self, id: ProjectId, keep: Option<u32>, strays: Vec<String>) -> Result<(), Full> {
         let hand = Arc::clone(&self.hand);
         self.pool.submit(move || {
-            if let Err(error) = hand.janitor().tidy(id, current, hand.keep_images, &strays) {
-                log::warn!("images and logs of {id} that are not kept could not be removed: {error}");
+            let mut report = Cleaning { inbox: hand.inbox.clone(), id, left: Err(strays) };
+            let strays = report.left.as_ref().err().map_or(&[][..], Vec::as_slice);
+            let cleaned = match keep {
+                Some(current) => hand.janitor().tidy(id, current, hand.keep_images, strays),
+                None => hand.janitor().erase(id, strays),
+            };
+            match cleaned {
+                Ok(()) => report.left = Ok(()),
+                Err(error) => {
+                    log::warn!("images and logs of {id} that nobody keeps could not be removed: {error}");
+                }
             }
-        })
-    }
-
-    /// Removes all images and logs of a project; the end comes to the inbox.
-    pub(super) fn erase(&self, id: ProjectId, strays: Vec<String>) -> Result<(), Full> {
-        let hand = Arc::clone(&self.hand);
-        self.pool.submit(move || {
-            let erased = hand.janitor().erase(id, &strays);
-            if let Err(error) = &erased {
-                log::warn!("images and logs of {id}, which is deleted, could not be removed: {error}");
-            }
-            drop(hand.inbox.send(Message::Erased(id, erased.is_ok())));
         })
     }
 
@@ -293,6 +291,20 @@ fn is_network_missing(error: &docker::Error) -> bool {
 
 fn outcome(error: &docker::Error) -> Outcome {
     if error.is_unavailable() { Outcome::Unavailable } else { Outcome::Refused(error.to_string()) }
+}
+
+/// Reports when it is dropped, so that a clean-up that panics is reported too.
+struct Cleaning {
+    inbox: Sender<Message>,
+    id: ProjectId,
+    left: Result<(), Vec<String>>,
+}
+
+impl Drop for Cleaning {
+    fn drop(&mut self) {
+        let left = std::mem::replace(&mut self.left, Ok(()));
+        drop(self.inbox.send(Message::Cleaned(self.id, left)));
+    }
 }
 
 /// Reports when it is dropped, so that an operation that panics is reported too.

@@ -51,6 +51,7 @@ impl Supervisor {
     pub(super) fn tell_unbuilt(&mut self) {
         for id in self.ids() {
             self.tell_if_unbuilt(id);
+            self.tell_changed_status(id);
         }
     }
 
@@ -58,6 +59,7 @@ impl Supervisor {
         let Some(entry) = self.entries.get(&id) else { return };
         let project = &entry.current.project;
         if project.is_built()
+            && entry.current.life.desired() != Desired::Stopped
             && project.release.is_none()
             && entry.active.is_none()
             && entry.waiting.is_none()
@@ -130,9 +132,10 @@ impl Supervisor {
         if self.building.is_some() || !self.engine.up {
             return;
         }
-        let free = |id: &ProjectId| self.entries.get(id).is_none_or(|entry| entry.active.is_none());
-        let Some(id) = self.queue.iter().position(free).and_then(|at| self.queue.remove(at)) else { return };
+        let Some(id) = self.next_in_turn() else { return };
+        self.queue.retain(|queued| *queued != id);
         let Some(entry) = self.entries.get_mut(&id) else { return };
+        self.last_built = Some(entry.current.project.owner);
         let Some(mut deployment) = entry.waiting.take() else { return };
         deployment.step = Step::Clone;
         let (stop, stopped) = bounded(0);
@@ -151,6 +154,14 @@ impl Supervisor {
         } else {
             self.finish(id, Outcome::Failed, "Nothing can be built at the moment");
         }
+    }
+
+    /// The project whose deployment is built next: the first one of another owner than the last, if there is one.
+    fn next_in_turn(&self) -> Option<ProjectId> {
+        let free = |id: &&ProjectId| self.entries.get(id).is_some_and(|entry| entry.active.is_none());
+        let owner = |id: &ProjectId| self.entries.get(id).map(|entry| entry.current.project.owner);
+        let other = self.queue.iter().filter(free).find(|id| owner(id) != self.last_built);
+        other.or_else(|| self.queue.iter().find(free)).copied()
     }
 
     /// Something about a deployment that is being built.
@@ -193,6 +204,8 @@ impl Supervisor {
 
     fn save_if_changed(&mut self, id: ProjectId, before: &Deployment) {
         let active = self.entries.get(&id).and_then(|entry| entry.active.as_ref());
+        // What is being recorded as the project's version says all of it.
+        let active = active.filter(|active| !active.releasing);
         if let Some(now) =
             active.map(|active| &active.deployment).filter(|it| it.number == before.number && *it != before)
         {
@@ -249,7 +262,13 @@ impl Supervisor {
         if self.engine.up {
             self.step_at(slot, Input::EngineBack);
         }
-        self.step_at(slot, Input::Start);
+        if self
+            .entries
+            .get(&id)
+            .is_some_and(|it| it.next.as_ref().is_some_and(|next| next.number() == slot.1))
+        {
+            self.step_at(slot, Input::Start);
+        }
     }
 
     /// Looks at what a step has changed between versions.
@@ -279,9 +298,15 @@ impl Supervisor {
         entry.tidy_at = None;
         let crash = crash.split("; starting it again").next().unwrap_or_default();
         let seconds = limits::PROBATION.as_secs();
-        let reason = format!(
-            "It crashed within {seconds} s of taking over ({crash}): going back to deployment {earlier}"
-        );
+        // A newer one may be what mends it.
+        let newer = entry.active.is_some() || entry.waiting.is_some();
+        let then = if newer {
+            "a newer deployment is on its way".to_owned()
+        } else {
+            format!("going back to deployment {earlier}")
+        };
+        entry.recover = newer.then_some(earlier);
+        let reason = format!("It crashed within {seconds} s of taking over ({crash}): {then}");
         if let Some(last) = entry.last.as_deref().filter(|last| last.number == entry.current.number()) {
             let mut failed = last.clone();
             failed.outcome = Outcome::Failed;
@@ -292,7 +317,20 @@ impl Supervisor {
         let number = entry.current.number();
         self.ops.note(id, number, &reason);
         self.progress(id, Step::Ready, 100, &reason, Level::Error);
-        self.unsaved.push_back(Write::Recover(id, earlier));
+        if !newer {
+            self.unsaved.push_back(Write::Recover(id, earlier));
+        }
+    }
+
+    /// The newer deployment that was to mend a version which crashes has not.
+    fn recover_at_last(&mut self, id: ProjectId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.active.is_none()
+            && entry.waiting.is_none()
+            && let Some(earlier) = entry.recover.take()
+        {
+            self.unsaved.push_back(Write::Recover(id, earlier));
+        }
     }
 
     /// Has the version of the deployment under way recorded as the project's.
@@ -314,6 +352,11 @@ impl Supervisor {
     ) {
         if let Err(error) = result {
             log::error!("store: deployment {number} of {id} cannot be saved: {error}");
+            if let Some(entry) =
+                self.entries.get_mut(&id).filter(|_| !released && *error != store::Error::NotFound)
+            {
+                entry.save_again = Some((Instant::now() + limits::SAVE_AGAIN, number));
+            }
         }
         let active = self.entries.get_mut(&id).and_then(|entry| entry.active.as_mut());
         let Some(active) = active.filter(|active| released && active.deployment.number == number) else {
@@ -344,7 +387,7 @@ impl Supervisor {
         let may_return = started && old.number() != 0 && !matches!(deployment.cause, Cause::Recovery(_));
         entry.probation = may_return.then(|| (now + limits::PROBATION, old.number()));
         entry.tidy_at = (!may_return).then_some(now);
-        entry.trouble = None;
+        (entry.trouble, entry.recover) = (None, None);
         let number = deployment.number;
         entry.last = Some(Arc::new(deployment));
         let drains = started && old.life.is_up() && desired != Desired::Stopped;
@@ -369,10 +412,27 @@ impl Supervisor {
         self.next_build();
     }
 
-    /// Ends the deployment under way without a new version.
+    /// Ends the deployment under way without a new version, and tells what the project is then.
     fn finish(&mut self, id: ProjectId, outcome: Outcome, reason: &str) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let Some(Active { mut deployment, percent, .. }) = entry.active.take() else { return };
+        let next = self.end_quietly(id, outcome, reason);
+        if outcome != Outcome::Superseded {
+            // Before the new version goes: what never ran is an error at once, and not stopped for a moment.
+            self.tell_if_unbuilt(id);
+        }
+        if let Some(next) = next {
+            self.retire(id, next, Duration::ZERO);
+        }
+        if outcome != Outcome::Superseded {
+            self.tell_changed_status(id);
+        }
+        self.next_build();
+        self.recover_at_last(id);
+    }
+
+    /// The same where the caller tells, and retires the version that did not take over.
+    fn end_quietly(&mut self, id: ProjectId, outcome: Outcome, reason: &str) -> Option<Tenant> {
+        let entry = self.entries.get_mut(&id)?;
+        let Active { mut deployment, percent, .. } = entry.active.take()?;
         let slot = (id, deployment.number);
         if let Some(building) = self.building.as_mut().filter(|building| building.slot == slot) {
             building.stop = None;
@@ -391,20 +451,10 @@ impl Supervisor {
         let level = if outcome == Outcome::Failed { Level::Error } else { Level::Warn };
         self.progress(id, step, percent, reason, level);
         self.mark(id);
-        if outcome != Outcome::Superseded {
-            // Before the new version goes: what never ran is an error at once, and not stopped for a moment.
-            self.tell_if_unbuilt(id);
-        }
-        if let Some(next) = next {
-            self.retire(id, next, Duration::ZERO);
-        }
-        if outcome != Outcome::Superseded {
-            self.tell_changed_status(id);
-        }
-        self.next_build();
+        next
     }
 
-    fn retire(&mut self, id: ProjectId, tenant: Tenant, after: Duration) {
+    pub(super) fn retire(&mut self, id: ProjectId, tenant: Tenant, after: Duration) {
         let slot = (id, tenant.number());
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.leaving.push(tenant);
@@ -428,6 +478,9 @@ impl Supervisor {
         let tenant = Tenant::new(project, Desired::Running, Instant::now());
         self.names.insert(tenant.project.container_name(), (id, number));
         self.retire(id, tenant, Duration::ZERO);
+        if self.engine.up {
+            self.step_at((id, number), Input::EngineBack);
+        }
     }
 
     /// A version is gone for good.
@@ -439,30 +492,31 @@ impl Supervisor {
         }
     }
 
-    /// What a person's command means for deployments.
-    pub(super) fn decided(&mut self, id: ProjectId, command: Command) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+    /// What a person's command means for deployments; gives the version that goes with it.
+    pub(super) fn decided(&mut self, id: ProjectId, command: Command) -> Option<Tenant> {
+        let entry = self.entries.get_mut(&id)?;
         entry.probation = None;
-        entry.trouble = None;
+        (entry.trouble, entry.recover) = (None, None);
         let starting = entry.next.is_some() && entry.active.as_ref().is_some_and(|active| !active.releasing);
         match command {
             Command::Stop if starting => {
-                self.finish(id, Outcome::Cancelled, "It was stopped before it was ready");
+                self.end_quietly(id, Outcome::Cancelled, "It was stopped before it was ready")
             }
             Command::Delete => {
                 entry.waiting = None;
                 self.queue.retain(|queued| *queued != id);
-                self.finish(id, Outcome::Cancelled, "The project was deleted");
-                for number in self
-                    .entries
-                    .get(&id)
-                    .map(|it| it.leaving.iter().map(Tenant::number).collect::<Vec<_>>())
-                    .unwrap_or_default()
-                {
-                    self.step_at((id, number), Input::Retire(Duration::ZERO));
-                }
+                self.end_quietly(id, Outcome::Cancelled, "The project was deleted")
             }
-            _ => {}
+            _ => None,
+        }
+    }
+
+    /// Nobody needs the versions any more that are on their way out.
+    pub(super) fn hurry(&mut self, id: ProjectId) {
+        let leaving =
+            self.entries.get(&id).map(|it| it.leaving.iter().map(Tenant::number).collect::<Vec<_>>());
+        for number in leaving.unwrap_or_default() {
+            self.step_at((id, number), Input::Retire(Duration::ZERO));
         }
     }
 
@@ -505,21 +559,45 @@ impl Supervisor {
     fn try_erase(&mut self, id: ProjectId) {
         let building = self.building.as_ref().is_some_and(|building| building.slot.0 == id);
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.erase && !building) else { return };
-        if entry.next.is_none() && entry.leaving.is_empty() {
-            entry.tidy_at = None;
-            if self.ops.erase(id, entry.strays.clone()).is_err() {
-                entry.tidy_at = Some(Instant::now() + limits::OFFER_AGAIN);
+        if entry.next.is_none() && entry.leaving.is_empty() && !entry.cleaning {
+            let strays = std::mem::take(&mut entry.strays);
+            self.clean(id, strays);
+        }
+    }
+
+    /// Has a project's images and logs cleaned up, as its state wants; where that is not possible now, later.
+    fn clean(&mut self, id: ProjectId, strays: Vec<String>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let keep = (!entry.erase).then(|| entry.current.number());
+        let free = self.cleaners < limits::CLEANERS_AT_ONCE && self.engine.up;
+        if free && self.ops.clean(id, keep, strays.clone()).is_ok() {
+            self.cleaners += 1;
+            (entry.cleaning, entry.tidy_at) = (true, None);
+        } else {
+            entry.strays = strays;
+            entry.tidy_at = Some(Instant::now() + limits::CLEAN_AGAIN);
+        }
+    }
+
+    /// A clean-up has ended; what it could not remove is tried again.
+    pub(super) fn cleaned(&mut self, id: ProjectId, left: Result<(), Vec<String>>) {
+        self.cleaners -= 1;
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.cleaning = false;
+        match left {
+            Ok(()) if entry.erase => self.unsaved.push_back(Write::Forget(id)),
+            Ok(()) => {}
+            Err(strays) => {
+                entry.strays.extend(strays);
+                entry.tidy_at = Some(Instant::now() + limits::CLEAN_AGAIN);
             }
         }
     }
 
-    /// Images and logs of a deleted project are gone, or are not.
-    pub(super) fn erased(&mut self, id: ProjectId, done: bool) {
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.erase) else { return };
-        if done {
-            self.unsaved.push_back(Write::Forget(id));
-        } else {
-            entry.tidy_at = Some(Instant::now() + limits::ERASE_AGAIN);
+    /// After a start nobody knows what an earlier life left.
+    pub(super) fn clean_all(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| entry.current.project.is_built()) {
+            entry.tidy_at.get_or_insert_with(Instant::now);
         }
     }
 
@@ -529,18 +607,22 @@ impl Supervisor {
         if entry.probation.take_if(|(until, _)| *until <= now).is_some() {
             entry.tidy_at = Some(now);
         }
+        if let Some((_, number)) = entry.save_again.take_if(|(at, _)| *at <= now)
+            && let Some(known) = entry.known(number)
+        {
+            self.unsaved.push_back(Write::Deployment(Box::new(known.clone()), false));
+        }
         if entry.tidy_at.take_if(|at| *at <= now).is_none() {
             return;
         }
         if entry.erase {
             self.try_erase(id);
-        } else if self.building.is_some() {
-            // It may be about to use what would be removed.
-            entry.tidy_at = Some(now + limits::ERASE_AGAIN);
-        } else if self.ops.tidy(id, entry.current.number(), entry.strays.clone()).is_ok() {
-            entry.strays.clear();
+        } else if self.building.is_some() || entry.cleaning {
+            // A build may be about to use what would be removed.
+            entry.tidy_at = Some(now + limits::CLEAN_AGAIN);
         } else {
-            entry.tidy_at = Some(now + limits::OFFER_AGAIN);
+            let strays = std::mem::take(&mut entry.strays);
+            self.clean(id, strays);
         }
     }
 

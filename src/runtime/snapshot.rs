@@ -27,6 +27,16 @@ pub struct View {
     pub run: Option<Run>,
     /// Its deployment under way, or the last one.
     pub deployment: Option<Arc<Deployment>>,
+    /// The one that waits for its turn.
+    pub waiting: Option<Arc<Deployment>>,
+}
+
+impl View {
+    /// The deployment with this number, as far as it is not over for long.
+    #[must_use]
+    pub fn deployment(&self, number: u32) -> Option<&Deployment> {
+        self.deployment.iter().chain(&self.waiting).map(|it| &**it).find(|it| it.number == number)
+    }
 }
 
 /// A running container, as far as its numbers need it.

@@ -63,6 +63,10 @@ pub struct Supervisor {
     /// What is being built.
     pub(super) building: Option<Building>,
     pub(super) builds: Sender<Build>,
+    /// Whose deployment was built last.
+    pub(super) last_built: Option<UserId>,
+    /// Clean-ups under way.
+    pub(super) cleaners: usize,
     /// When the log was last told that the engine does not answer.
     complained: Option<Instant>,
     /// Operations that found no thread, or wait for their turn.
@@ -130,6 +134,8 @@ impl Supervisor {
             queue: VecDeque::new(),
             building: None,
             builds: settings.builds,
+            last_built: None,
+            cleaners: 0,
             complained: None,
             waiting: VecDeque::new(),
             unsaved: VecDeque::new(),
@@ -230,7 +236,7 @@ impl Supervisor {
             Message::DeploymentSaved(id, number, released, result) => {
                 self.deployment_saved(id, number, released, &result);
             }
-            Message::Erased(id, done) => self.erased(id, done),
+            Message::Cleaned(id, left) => self.cleaned(id, left),
             Message::Saved(id, result) => self.saved(id, result),
             Message::Forgotten(id, Ok(())) => self.forgotten(id),
             Message::Forgotten(id, Err(error)) => {
@@ -318,8 +324,10 @@ impl Supervisor {
 
     fn command(&mut self, id: ProjectId, command: Command, reply: Reply) {
         let known = self.entries.get(&id).is_some_and(|entry| entry.current.life.is_visible());
-        let refused =
-            if known { (!self.engine.up).then_some(Refused::Engine) } else { Some(Refused::NotFound) };
+        // To give up what waits needs no engine.
+        let needs_engine = !matches!(command, Command::Cancel(_));
+        let away = (needs_engine && !self.engine.up).then_some(Refused::Engine);
+        let refused = if known { away } else { Some(Refused::NotFound) };
         if let Some(refused) = refused {
             drop(reply.try_send(Err(refused)));
             return;
@@ -331,8 +339,15 @@ impl Supervisor {
             Command::Delete => Input::Delete,
             Command::Cancel(number) => return self.cancel(id, number, reply),
         };
-        self.decided(id, command);
+        let next = self.decided(id, command);
         self.step(id, input);
+        if let Some(next) = next {
+            self.retire(id, next, Duration::ZERO);
+        }
+        if command == Command::Delete {
+            self.hurry(id);
+        }
+        self.next_build();
         self.answer_later(id, reply);
     }
 
@@ -409,6 +424,7 @@ impl Supervisor {
             log::info!("docker: the engine answers");
             self.find_leftovers(containers);
             self.name_orphans(containers);
+            self.clean_all();
             for slot in self.slots() {
                 self.step_at(slot, Input::EngineBack);
             }

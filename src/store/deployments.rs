@@ -10,10 +10,10 @@ use super::users::changed;
 use super::{Done, Error, Full, Reader, Store, from_secs, optional, row, rows, text, to_secs};
 use crate::domain::deployment::Outcome;
 use crate::domain::{Cause, Deployment, ImageRef, Invalid, ProjectId, Release, Step, Template};
-use crate::limits::{DELIVERIES_KEPT, DEPLOY_QUEUE};
+use crate::limits::{DELIVERIES_KEPT, DEPLOY_QUEUE, DEPLOY_QUEUE_PER_USER, DEPLOYMENTS_LISTED};
 
 impl Store {
-    /// Makes a deployment that waits for its turn. One of the same project that still waits gives way to it. `delivery` names the message
+    /// Makes a deployment that waits for its turn. One of the same project that still waits gives way to it. `names` name the message
     /// that asks for it: one that was there before makes none. `committed` is called with the result on the store thread, in the order of
     /// the commits.
     ///
@@ -27,15 +27,15 @@ impl Store {
         &self,
         id: ProjectId,
         cause: Cause,
-        delivery: Option<String>,
+        names: Vec<String>,
         now: SystemTime,
         committed: impl FnOnce(&Option<Deployment>) + Send + 'static,
     ) -> Result<Option<Deployment>, Error> {
         let work = move |db: &Connection| {
-            if let Some(delivery) = delivery
-                && !is_new(db, id, &delivery)?
-            {
-                return Ok(None);
+            for name in &names {
+                if !is_new(db, id, name)? {
+                    return Ok(None);
+                }
             }
             enqueue(db, id, cause, now).map(Some)
         };
@@ -132,7 +132,8 @@ impl Reader {
     pub fn recent_deployments(&self) -> Result<(HashMap<ProjectId, Deployment>, Vec<Deployment>), Error> {
         let sql = "SELECT *, max(number) FROM deployments GROUP BY project_id";
         let last = rows(&self.db, sql, [], decode)?;
-        let sql = "SELECT * FROM deployments WHERE outcome = 'open' ORDER BY created_at, number";
+        let sql = "SELECT * FROM deployments WHERE outcome = 'open' AND project_id IN
+                   (SELECT id FROM projects WHERE deleting = 0) ORDER BY created_at, number";
         Ok((last.into_iter().map(|it| (it.project, it)).collect(), rows(&self.db, sql, [], decode)?))
     }
 }
@@ -166,14 +167,12 @@ pub(super) fn enqueue(
          WHERE project_id = ?1 AND outcome = 'open' AND step = 'queued'",
         params![id.to_string(), to_secs(now)],
     )?;
-    let waiting: u32 = db.query_row(
-        "SELECT count(*) FROM deployments WHERE outcome = 'open' AND step = 'queued'",
-        [],
-        |row| row.get(0),
-    )?;
-    if again.is_none() && waiting >= DEPLOY_QUEUE {
+    if again.is_none() && !has_room(db, &project.owner.to_string())? {
         return Err(Error::QueueFull);
     }
+    let sql = "DELETE FROM deployments WHERE project_id = ?1 AND outcome = 'superseded' AND step = 'queued' AND number <=
+               (SELECT max(number) FROM deployments WHERE project_id = ?1) - ?2";
+    db.execute(sql, params![id.to_string(), DEPLOYMENTS_LISTED])?;
     let sql = "SELECT coalesce(max(number), 0) FROM deployments WHERE project_id = ?1";
     let number = db.query_row(sql, [id.to_string()], |row| row.get::<_, u32>(0))? + 1;
     let (commit, release) =
@@ -198,6 +197,16 @@ pub(super) fn enqueue(
     )?;
     save(db, &deployment, false)?;
     Ok(deployment)
+}
+
+/// Whether another deployment of this owner may wait. Where there are several users, none has the whole queue.
+fn has_room(db: &Connection, owner: &str) -> Result<bool, Error> {
+    let sql = "SELECT count(*), count(*) FILTER (WHERE p.owner = ?1), (SELECT count(*) FROM users)
+               FROM deployments d JOIN projects p ON p.id = d.project_id
+               WHERE d.outcome = 'open' AND d.step = 'queued' AND p.deleting = 0";
+    let (all, own, users): (u32, u32, u32) =
+        db.query_row(sql, [owner], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(all < DEPLOY_QUEUE && (users == 1 || own < DEPLOY_QUEUE_PER_USER))
 }
 
 /// The version that a deployment made.

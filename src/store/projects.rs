@@ -119,13 +119,19 @@ impl Store {
         self.post(move |db| changed(db.execute(sql, params![id.to_string(), asleep])?), done)
     }
 
-    /// Records that a project is being deleted. From then on its name, label and adopted container are free again.
+    /// Records that a project is being deleted, and that none of its deployments goes on. From then on its name, label and adopted container
+    /// are free again.
     ///
     /// # Errors
     /// [`Full`]; `done` gets [`Error::NotFound`] when the project is gone.
     pub fn try_mark_deleting(&self, id: ProjectId, done: Done<()>) -> Result<(), Full> {
-        let sql = "UPDATE projects SET deleting = 1 WHERE id = ?1";
-        self.post(move |db| changed(db.execute(sql, [id.to_string()])?), done)
+        let work = move |db: &Connection| {
+            let sql =
+                "UPDATE deployments SET outcome = 'cancelled' WHERE project_id = ?1 AND outcome = 'open'";
+            db.execute(sql, [id.to_string()])?;
+            changed(db.execute("UPDATE projects SET deleting = 1 WHERE id = ?1", [id.to_string()])?)
+        };
+        self.post(work, done)
     }
 
     /// Sets what pushes to a project's repository are signed with.

@@ -733,7 +733,9 @@ fn from_git(owner: UserId, name: &str) -> NewProject {
 }
 
 fn deploy(store: &Store, id: ProjectId, cause: Cause) -> Result<Deployment, Error> {
-    store.create_deployment(id, cause, None, now(), |_| {}).map(|made| made.expect("no delivery is named"))
+    store
+        .create_deployment(id, cause, Vec::new(), now(), |_| {})
+        .map(|made| made.expect("no delivery is named"))
 }
 
 fn save(store: &Store, deployment: &Deployment, release: bool) -> Result<(), Error> {
@@ -866,7 +868,7 @@ fn a_delivery_that_is_told_twice_deploys_once_and_old_ones_are_forgotten() {
     let store = dir.store();
     let id = store.create_project(from_git(ana(&store).id, "App"), now(), |_| {}).unwrap().id;
     let push = |name: &str| {
-        store.create_deployment(id, Cause::Pushed, Some(name.to_owned()), now(), |_| {}).unwrap().is_some()
+        store.create_deployment(id, Cause::Pushed, vec![name.to_owned()], now(), |_| {}).unwrap().is_some()
     };
     assert!(push("a"));
     assert!(!push("a"));

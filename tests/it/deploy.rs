@@ -528,6 +528,11 @@ fn case_61_what_is_stopped_while_it_builds_is_built_and_not_started() {
     stage.ana.await_status(&id, "running", SOON);
     assert_eq!(stage.says(&id), "hello");
     assert_eq!(containers(&id), [format!("/muelle-{id}-1")]);
+    // As the store has it, too: the list no longer knows it from memory.
+    commit(&stage.repo, &page("second"));
+    let second = stage.rebuild(&id);
+    assert_eq!(stage.ended(&id, second)["status"], "ready");
+    assert_eq!(stage.deployment(&id, 1)["status"], "ready");
 }
 
 #[test]
@@ -928,4 +933,70 @@ fn own_base_every_template_is_found_and_serves() {
             if left == (vec![], vec![]) { Ok(()) } else { Err(left) }
         });
     }
+}
+
+#[test]
+fn a_container_of_a_version_that_nobody_knows_is_removed_whenever_it_is_found() {
+    let stage = Stage::new();
+    let id = stage.running("first");
+    let labels =
+        json!({"muelle.instance": stage.server.instance(), "muelle.project": id, "muelle.deployment": "77"});
+    let body = json!({"Image": WEB, "Cmd": ["/bin/busybox", "sleep", "99999"], "Labels": labels});
+    let path = format!("/containers/create?name=muelle-{id}-77");
+    assert_eq!(engine::json("POST", &path, &body).0, 201);
+    eventually("it is gone", SOON, || {
+        let left = containers(&id);
+        if left == [format!("/muelle-{id}-1")] { Ok(()) } else { Err(left) }
+    });
+    stage.ana.delete(&format!("/api/projects/{id}")).ok(200);
+    eventually("and in nobody's way", SOON, || {
+        let left = (containers(&id), images(&id));
+        if left == (vec![], vec![]) { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn case_107_a_project_that_is_being_deleted_is_not_built_after_a_restart() {
+    let mut stage = Stage::new();
+    let id = stage.running("first");
+    stage.git.behave(Manner::Silent);
+    let second = stage.git.repo("other");
+    commit(&second, &page("other"));
+    let other = json!({"name": "Other", "github_url": stage.git.url("other")});
+    stage.ana.post("/api/projects", &other).ok(201);
+    let waiting = stage.rebuild(&id);
+    assert_eq!(stage.deployment(&id, waiting)["status"], "queued");
+    stage.ana.delete(&format!("/api/projects/{id}")).ok(200);
+    stage.server.kill();
+    stage.git.behave(Manner::Honest);
+    stage.server.run();
+    stage.ana = stage.ana.with_base(&stage.server.base);
+    stage.server.await_engine();
+    eventually("everything of it is gone", SOON, || {
+        let left = (containers(&id), images(&id));
+        if left == (vec![], vec![]) { Ok(()) } else { Err(left) }
+    });
+}
+
+#[test]
+fn a_newer_deployment_is_not_lost_when_the_version_that_it_mends_crashes() {
+    let stage = Stage::new();
+    let id = stage.running("first");
+    let mut files = page("second");
+    files[0].1 = dockerfile("busybox httpd -p 8080 -h /site; busybox sleep 3; exit 4");
+    commit(&stage.repo, &files);
+    let broken = stage.rebuild(&id);
+    assert_eq!(stage.ended(&id, broken)["status"], "ready");
+    let mut files = page("third");
+    files[0].1 = format!(
+        "FROM {WEB}\nRUN [\"/bin/busybox\", \"sleep\", \"5\"]\n{}",
+        page("")[0].1.split_once('\n').unwrap().1
+    );
+    commit(&stage.repo, &files);
+    let mending = stage.rebuild(&id);
+    assert_eq!(stage.ended(&id, mending)["status"], "ready");
+    assert_eq!(stage.deployment(&id, broken)["status"], "failed", "it crashed meanwhile");
+    assert_eq!(stage.says(&id), "third");
+    let listed = stage.ana.get(&format!("/api/projects/{id}/deployments")).ok(200)["deployments"].clone();
+    assert_eq!(listed.as_array().unwrap().len(), 3, "nothing went back: {listed}");
 }

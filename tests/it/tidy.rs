@@ -150,7 +150,6 @@ fn only_the_store_has_sql_only_docker_opens_its_socket_and_the_domain_is_pure() 
 
 /// Cases of the list of faults that no test carries yet, by the chapter they wait for. A chapter that is written takes its own out.
 const LATER: &[(&str, &[u32])] = &[
-    ("deploy", &[89]),
     (
         "proxy",
         &[
