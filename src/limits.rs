@@ -371,6 +371,8 @@ pub const DRAIN: Duration = Duration::from_secs(10);
 pub const PROBATION: Duration = Duration::from_secs(60);
 /// How long one job may go on to remove another image; the last one may take [`DOCKER_IMAGE_REMOVE_MAX`] beyond that.
 pub const JANITOR_MAX: Duration = Duration::from_secs(30);
+/// How long the engine may take to end a build that was given up: its last step may become an image after that.
+pub const BUILD_UNWIND: Duration = Duration::from_secs(2);
 /// Pause until images are removed that could not be, or that a build might be about to use.
 pub const CLEAN_AGAIN: Duration = Duration::from_secs(5);
 /// Clean-ups at once: they hold a thread for long that others need to start and stop apps.

@@ -419,6 +419,8 @@ impl Life {
                 self.gently = true;
                 self.not_before = Some(now + after);
             }
+            // What is on its way out stays on it.
+            Input::NotBuilt(_) if self.goal == Goal::Gone => {}
             Input::NotBuilt(reason) => {
                 self.failed = Some(reason);
                 self.rest(effects);

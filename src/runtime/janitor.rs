@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use crate::docker::{self, Docker};
+use crate::docker::{self, Docker, ImageRow};
 use crate::domain::deployment::Outcome;
 use crate::domain::{Deployment, ImageRef, ProjectId};
 use crate::limits;
@@ -42,9 +42,13 @@ impl Janitor<'_> {
             rows.iter().filter(|row| row.outcome == Outcome::Open).map(|row| row.number).collect();
         for image in self.docker.images_of(self.instance, Some(id))? {
             let building = image.deployment.is_some_and(|number| open.contains(&number));
-            for tag in image.tags.iter().filter(|tag| !building && !kept.contains(tag)) {
+            if building {
+                continue;
+            }
+            for tag in image.tags.iter().filter(|tag| !kept.contains(tag)) {
                 self.remove(id, tag)?;
             }
+            self.remove_nameless(&image)?;
         }
         for stray in strays {
             self.remove_residue(stray)?;
@@ -77,6 +81,7 @@ impl Janitor<'_> {
             for tag in &image.tags {
                 self.remove(id, tag)?;
             }
+            self.remove_nameless(&image)?;
         }
         for residue in rows.iter().flat_map(|row| &row.residue).chain(strays) {
             self.remove_residue(residue)?;
@@ -98,6 +103,11 @@ impl Janitor<'_> {
             }
             removed => Ok(removed?),
         }
+    }
+
+    /// Removes what a build that was given up made last, before it got its name.
+    fn remove_nameless(&self, image: &ImageRow) -> Result<(), Error> {
+        if image.tags.is_empty() { self.remove_residue(&image.id) } else { Ok(()) }
     }
 
     fn remove_residue(&self, image: &str) -> Result<(), Error> {

@@ -193,7 +193,7 @@ impl Supervisor {
             let residue = result.map_or_else(|failure| failure.residue, |built| built.residue);
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.strays.extend(residue);
-                entry.tidy_at.get_or_insert_with(Instant::now);
+                entry.tidy_at = Some(Instant::now() + limits::BUILD_UNWIND);
             }
         }
         if ended {
@@ -559,7 +559,8 @@ impl Supervisor {
     fn try_erase(&mut self, id: ProjectId) {
         let building = self.building.as_ref().is_some_and(|building| building.slot.0 == id);
         let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.erase && !building) else { return };
-        if entry.next.is_none() && entry.leaving.is_empty() && !entry.cleaning {
+        let early = entry.tidy_at.is_some_and(|at| at > Instant::now());
+        if !early && entry.next.is_none() && entry.leaving.is_empty() && !entry.cleaning {
             let strays = std::mem::take(&mut entry.strays);
             self.clean(id, strays);
         }

@@ -3,15 +3,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::deploy::{HTTP, Stage, commit, containers, dockerfile, garbage, get, page};
+use crate::deploy::{HTTP, Stage, commit, containers, dockerfile, garbage, get, images, page};
 use crate::harness::engine::{self, WEB};
+use crate::harness::git_server::{FILE, Manner};
 use crate::harness::own_engine::OwnEngine;
-use crate::harness::{Client, Server, eventually};
+use crate::harness::{Answer, Client, Event, Server, Stream, eventually};
 use crate::host::Disk;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -429,4 +431,249 @@ fn case_107_kill_9_while_a_new_version_is_made_leaves_one_version_that_serves() 
 #[test]
 fn case_107_kill_9_while_a_new_version_takes_over_leaves_one_version_that_serves() {
     killed_after([400, 550, 700, 850, 1000, 1200, 1500, 2000, 4000, 9000].into_iter());
+}
+
+/// Creates a project of the repository that everybody has.
+fn create(stage: &Stage, name: &str) -> Answer {
+    stage.ana.post("/api/projects", &json!({"name": name, "github_url": stage.git.url("app")}))
+}
+
+fn id_of(made: Answer) -> String {
+    made.ok(201)["project"]["id"].as_str().unwrap().to_owned()
+}
+
+/// The projects whose image is being made now.
+fn being_built(client: &Client) -> Vec<Value> {
+    let list = client.get("/api/projects").ok(200);
+    let busy = |it: &&Value| {
+        let deployment = &it["deployment"];
+        deployment["status"] == "running" && (deployment["step"] == "clone" || deployment["step"] == "build")
+    };
+    list["projects"].as_array().unwrap().iter().filter(busy).cloned().collect()
+}
+
+/// Nothing of a deleted project is left.
+#[track_caller]
+fn assert_gone(stage: &Stage, id: &str) {
+    eventually("everything of it is gone", SOON, || {
+        let left = (containers(id), images(id), stage.server.data().join("deployments").join(id).exists());
+        if left == (vec![], vec![], false) { Ok(()) } else { Err((id.to_owned(), left)) }
+    });
+}
+
+#[test]
+fn case_142_ten_projects_at_once_are_built_one_after_the_other_and_all_run() {
+    let stage = Stage::new();
+    commit(&stage.repo, &page("ten"));
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let stage = &stage;
+        let made: Vec<_> =
+            (0..10).map(|n| scope.spawn(move || id_of(create(stage, &format!("App {n}"))))).collect();
+        made.into_iter().map(|made| made.join().unwrap()).collect()
+    });
+    eventually("all run", Duration::from_secs(60), || {
+        let busy = being_built(&stage.ana);
+        assert!(busy.len() <= 1, "{busy:#?}");
+        let left: Vec<_> = ids.iter().filter(|id| stage.ana.status(id) != "running").collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    for id in &ids {
+        assert_eq!(stage.says(id), "ten");
+        stage.assert_tidy(id);
+    }
+}
+
+#[test]
+fn beyond_the_bound_of_the_queue_deployments_are_refused_and_projects_that_wait_are_deleted_at_once() {
+    let stage = Stage::new();
+    commit(&stage.repo, &page("late"));
+    stage.git.behave(Manner::Silent);
+    let first = id_of(create(&stage, "First"));
+    eventually("the first is under way", SOON, || {
+        let it = stage.deployment(&first, 1);
+        if it["step"] == "clone" { Ok(()) } else { Err(it) }
+    });
+    let mut ids: Vec<String> =
+        (0..muelle::limits::DEPLOY_QUEUE).map(|n| id_of(create(&stage, &format!("Waits {n}")))).collect();
+    let refused = create(&stage, "Too many");
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    assert_eq!(refused.error(429), "TooManyDeployments");
+    assert_eq!(
+        stage.ana.get("/api/projects").ok(200)["projects"].as_array().map(Vec::len),
+        Some(1 + ids.len())
+    );
+    // Whose own deployment waits may ask again: it takes that one's place.
+    assert_eq!(stage.rebuild(&ids[0]), 2);
+    assert_eq!(stage.deployment(&ids[0], 1)["status"], "superseded");
+    ids.push(first);
+    for id in &ids {
+        stage.ana.delete(&format!("/api/projects/{id}")).ok(200);
+    }
+    stage.git.behave(Manner::Honest);
+    for id in &ids {
+        assert_gone(&stage, id);
+        assert_eq!(stage.ana.get(&format!("/api/projects/{id}")).error(404), "NotFound");
+    }
+    let after = id_of(create(&stage, "After"));
+    stage.ana.await_status(&after, "running", SOON);
+    assert_eq!(stage.says(&after), "late");
+    stage.assert_tidy(&after);
+}
+
+#[test]
+fn case_107_projects_whose_deletion_was_recorded_are_deleted_after_kill_9_and_not_deployed() {
+    let mut stage = Stage::new();
+    commit(&stage.repo, &page("unwanted"));
+    stage.git.behave(Manner::Silent);
+    let ids = ["Under way", "Waits"].map(|name| id_of(create(&stage, name)));
+    eventually("the first is under way", SOON, || {
+        let it = stage.deployment(&ids[0], 1);
+        if it["step"] == "clone" { Ok(()) } else { Err(it) }
+    });
+    stage.server.kill();
+    let db = rusqlite::Connection::open(stage.server.data().join("muelle.db")).unwrap();
+    // As it was when a request to delete them was answered.
+    db.execute_batch("UPDATE projects SET deleting = 1").unwrap();
+    stage.git.behave(Manner::Honest);
+    stage.server.run();
+    stage.ana = stage.ana.with_base(&stage.server.base);
+    let rows = || db.query_row("SELECT count(*) FROM projects", [], |row| row.get::<_, u32>(0)).unwrap();
+    eventually("they are forgotten", SOON, || {
+        assert_eq!(stage.ana.get("/api/projects").ok(200), json!({"projects": []}));
+        if rows() == 0 { Ok(()) } else { Err(rows()) }
+    });
+    for id in &ids {
+        assert_gone(&stage, id);
+    }
+    let log = stage.server.log();
+    assert!(!log.contains("is deploying"), "{log}");
+}
+
+#[test]
+fn muelle_stays_small_while_two_hundred_megabytes_are_sent_to_be_built() {
+    let stage = Stage::new();
+    let id = stage.running("first");
+    let [dockerfile, index] = page("large");
+    let large = vec![0; 20_000_000];
+    let names: Vec<String> = (0..10).map(|n| format!("large-{n}")).collect();
+    let mut entries: Vec<(&str, &[u8], &[u8])> =
+        vec![(FILE, b"Dockerfile", dockerfile.1.as_bytes()), (FILE, b"index.html", index.1.as_bytes())];
+    entries.extend(names.iter().map(|name| (FILE, name.as_bytes(), &large[..])));
+    stage.repo.commit_entries("main", &entries);
+    let before = forget_peak(stage.server.pid());
+    let number = stage.rebuild(&id);
+    let ended = meanwhile(&stage.ana, || stage.ended_within(&id, number, Duration::from_secs(60)));
+    assert_eq!(ended["status"], "ready", "{ended}");
+    assert!(stage.log(&id, number).contains("195313 KiB"), "{}", stage.log(&id, number));
+    let grown = peak(stage.server.pid()) - before;
+    assert!(grown <= GROWTH_KIB, "{grown} KiB");
+    assert_eq!(stage.says(&id), "large");
+}
+
+/// Small random numbers; the seed is printed, so that a bad day can be repeated.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        // xorshift64 (Marsaglia 2003)
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % sides
+    }
+}
+
+/// One person who presses everything, until it is over. `ids` are the projects that there are, `gone` those that were deleted.
+fn presses(stage: &Stage, ids: &[Mutex<String>], gone: &Mutex<Vec<String>>, mut dice: Dice, until: Instant) {
+    while Instant::now() < until {
+        let place = &ids[usize::try_from(dice.roll(ids.len() as u64)).unwrap()];
+        let id = place.lock().unwrap().clone();
+        let post = |path: String| stage.ana.post(&path, &json!({}));
+        let answer = match dice.roll(40) {
+            0..12 => post(format!("/api/containers/{id}/start")),
+            12..16 => post(format!("/api/containers/{id}/stop")),
+            16..22 => post(format!("/api/containers/{id}/restart")),
+            22..28 => post(format!("/api/containers/{id}/rebuild")),
+            28..37 => post(format!("/api/projects/{id}/rollback")),
+            37..39 => {
+                let newest = stage.ana.get(&format!("/api/projects/{id}"));
+                let number = newest.body["project"]["deployment"]["number"].as_u64().unwrap_or(1);
+                post(format!("/api/projects/{id}/deployments/{number}/cancel"))
+            }
+            _ => {
+                let answer = stage.ana.delete(&format!("/api/projects/{id}"));
+                if answer.status == 200 {
+                    gone.lock().unwrap().push(id);
+                    *place.lock().unwrap() = id_of(create(stage, &format!("App {}", dice.0)));
+                }
+                answer
+            }
+        };
+        assert!([200, 201, 202, 400, 404, 409, 429].contains(&answer.status), "{answer:?}");
+        std::thread::park_timeout(Duration::from_millis(dice.roll(500)));
+    }
+}
+
+#[test]
+fn case_153_whatever_eight_people_press_at_once_every_operation_ends_and_all_agree() {
+    let stage = Stage::new();
+    commit(&stage.repo, &page("pressed"));
+    let ids = [id_of(create(&stage, "One")), id_of(create(&stage, "Two"))].map(Mutex::new);
+    let (gone, stream) = (Mutex::new(Vec::new()), stage.server.stream(&stage.ana));
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).unwrap();
+    let seed = u64::from_ne_bytes(seed);
+    println!("seed {seed}");
+    let until = Instant::now() + Duration::from_secs(15);
+    std::thread::scope(|scope| {
+        for person in 1..=8 {
+            let (stage, ids, gone) = (&stage, &ids, &gone);
+            let dice = Dice(seed.wrapping_mul(2 * person + 1) | 1);
+            scope.spawn(move || presses(stage, ids, gone, dice, until));
+        }
+    });
+    let ids = ids.map(|id| id.into_inner().unwrap());
+    for id in &ids {
+        settled(&stage, id);
+    }
+    stage.assert_tidy(&ids[0]);
+    let told = statuses(&stream, Duration::from_secs(2));
+    for id in &ids {
+        let last = told.iter().rev().find(|event| event.data["projectId"] == id.as_str()).unwrap();
+        assert_eq!(last.data["status"], stage.ana.status(id), "what was told last is what everybody sees");
+    }
+    for id in gone.into_inner().unwrap() {
+        assert_gone(&stage, &id);
+    }
+}
+
+/// What a stream has told of statuses, and tells for so long.
+fn statuses(stream: &Stream, limit: Duration) -> Vec<Event> {
+    let (end, mut told) = (Instant::now() + limit, Vec::new());
+    while let Ok(event) = stream.next(end.saturating_duration_since(Instant::now())) {
+        told.push(event);
+    }
+    told.retain(|event| event.name == "container_status_changed");
+    told
+}
+
+/// Waits until nothing of a project is under way and the engine says the same of it.
+#[track_caller]
+fn settled(stage: &Stage, id: &str) {
+    eventually("every operation ends", Duration::from_secs(60), || {
+        let project = stage.project(id);
+        let open = |it: &&Value| it["status"] == "queued" || it["status"] == "running";
+        let listed = stage.ana.get(&format!("/api/projects/{id}/deployments")).ok(200)["deployments"].clone();
+        let left: Vec<Value> = listed.as_array().unwrap().iter().filter(open).cloned().collect();
+        if project["status"] != "deploying" && left.is_empty() { Ok(()) } else { Err((project, left)) }
+    });
+    eventually("the engine agrees", Duration::from_secs(25), || {
+        let (project, found) = (stage.project(id), engine::labelled(&format!("muelle.project={id}")));
+        let running = found.iter().filter(|it| it["State"] == "running").count();
+        let agrees = (project["status"] == "running") == (running == 1) && running <= 1;
+        if agrees && found.len() <= 1 { Ok(()) } else { Err((project, found)) }
+    });
+    if stage.ana.status(id) == "running" {
+        assert_eq!(stage.says(id), "pressed");
+    }
 }

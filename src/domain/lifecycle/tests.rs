@@ -484,6 +484,18 @@ fn a_delete_removes_the_container_then_the_record_and_leaves_an_adopted_one_alon
 }
 
 #[test]
+fn a_delete_of_what_was_never_built_goes_on_at_the_next_boot_too() {
+    let mut world = World::new(Kind::Ours, Desired::Running, Real::Absent);
+    world.life = Life::new(Kind::Ours, Desired::Running, true, world.now).unbuilt();
+    world.pending = None;
+    world.input(Input::NotBuilt("no Dockerfile".into()));
+    assert!(!world.life.is_visible());
+    world.input(Input::EngineBack);
+    world.settle();
+    assert!(world.forgotten);
+}
+
+#[test]
 fn a_delete_that_was_interrupted_goes_on_at_the_next_boot() {
     let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
     world.life = Life::new(Kind::Ours, Desired::Running, true, world.now);
