@@ -86,6 +86,43 @@ async function startContainer(folder) {
   return name;
 }
 
+// A repository with one commit, behind git's own HTTP server. Returns its address.
+async function serveRepository(folder, files) {
+  const root = path.join(folder, 'git');
+  const work = path.join(folder, 'work');
+  const env = { PATH: process.env.PATH, HOME: '/dev/null', GIT_CONFIG_NOSYSTEM: '1', GIT_PROJECT_ROOT: root, GIT_HTTP_EXPORT_ALL: '1' };
+  const git = (...args) => execFileSync('git', ['-c', 'user.name=Ana', '-c', 'user.email=ana@example.org', '-C', work, ...args], { env });
+  mkdirSync(root);
+  mkdirSync(work);
+  for (const [name, text] of Object.entries(files)) writeFileSync(path.join(work, name), text);
+  git('init', '--quiet', '--initial-branch=main');
+  git('add', '.');
+  git('commit', '--quiet', '--message=A page');
+  git('clone', '--quiet', '--bare', work, path.join(root, 'site.git'));
+  const server = http.createServer((request, response) => {
+    const { pathname, search } = new URL(request.url, 'http://localhost');
+    const cgi = spawn('git', ['http-backend'], { stdio: ['pipe', 'pipe', 'ignore'], env: { ...env, REQUEST_METHOD: request.method,
+      PATH_INFO: pathname, QUERY_STRING: search.slice(1), CONTENT_TYPE: request.headers['content-type'] ?? '',
+      CONTENT_LENGTH: request.headers['content-length'] ?? '', HTTP_CONTENT_ENCODING: request.headers['content-encoding'] ?? '',
+      GIT_PROTOCOL: request.headers['git-protocol'] ?? '', REMOTE_ADDR: '127.0.0.1' } });
+    const parts = [];
+    request.pipe(cgi.stdin).on('error', () => {});
+    cgi.stdout.on('data', part => parts.push(part)).on('end', () => {
+      const answer = Buffer.concat(parts);
+      const end = answer.indexOf('\r\n\r\n');
+      const headers = answer.toString('latin1', 0, end).split('\r\n').map(line => line.split(/: (.*)/, 2));
+      const status = headers.find(([name]) => name === 'Status')?.[1] ?? '200';
+      response.writeHead(parseInt(status, 10), Object.fromEntries(headers.filter(([name]) => name !== 'Status'))).end(answer.subarray(end + 4));
+    });
+  });
+  return new Promise((resolve, reject) => {
+    server.once('error', reject).listen(0, '127.0.0.1', () => {
+      undo.push(() => { server.closeAllConnections(); server.close(); });
+      resolve(`http://127.0.0.1:${server.address().port}/site.git`);
+    });
+  });
+}
+
 function serve(port, host) {
   const page = readFileSync(new URL('page.html', import.meta.url));
   const server = http.createServer((request, response) => {
@@ -105,7 +142,7 @@ async function startMuelle(folder, origins) {
   const data = path.join(folder, 'data');
   const config = path.join(folder, 'config.toml');
   const cors = origins ? `cors_origins = ${JSON.stringify(origins)}\n` : '';
-  writeFileSync(config, `data_dir = ${JSON.stringify(data)}\n[api]\nlisten = "127.0.0.1:0"\n${cors}`);
+  writeFileSync(config, `data_dir = ${JSON.stringify(data)}\n[api]\nlisten = "127.0.0.1:0"\n${cors}[deploy]\nallow_http = true\n`);
   let said = '';
   if (cleaning) throw new Error('ended before muelle started');
   const muelle = spawn(muelleBin, ['serve', '--config', config], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
@@ -113,7 +150,7 @@ async function startMuelle(folder, origins) {
   muelle.stderr.setEncoding('utf8').on('data', part => { said += part; });
   undo.push(async () => {
     if (failed) console.log(`\nmuelle said:\n${said.split('\n').slice(-40).join('\n')}`);
-    await removeNetworks(data);
+    await removeMade(data);
   });
   undo.push(async () => {
     muelle.kill('SIGTERM');
@@ -128,13 +165,19 @@ async function startMuelle(folder, origins) {
   });
 }
 
-// The network muelle-<instance> outlives muelle. Only the one whose instance our data folder knows of is ours to remove.
-async function removeNetworks(data) {
+// The network muelle-<instance> outlives muelle, and so does what a check that failed has not deleted. Only what is of the instance that our
+// data folder knows of is ours to remove.
+async function removeMade(data) {
   if (!existsSync(data)) return;
   const known = readdirSync(data, { withFileTypes: true }).filter(entry => entry.isFile()).map(entry => readFileSync(path.join(data, entry.name)));
+  const gone = { accept: [404] };
   for (const { Id, Name } of JSON.parse(await engine('GET', '/networks'))) {
     const instance = Name.match(/^muelle-(.+)/)?.[1];
-    if (instance && known.some(bytes => bytes.includes(instance))) await engine('DELETE', `/networks/${Id}`, { accept: [404] });
+    if (!instance || !known.some(bytes => bytes.includes(instance))) continue;
+    const filters = encodeURIComponent(JSON.stringify({ label: [`muelle.instance=${instance}`] }));
+    for (const it of JSON.parse(await engine('GET', `/containers/json?all=1&filters=${filters}`))) await engine('DELETE', `/containers/${it.Id}?force=1`, gone);
+    for (const it of JSON.parse(await engine('GET', `/images/json?filters=${filters}`))) await engine('DELETE', `/images/${it.Id}?force=1`, gone);
+    await engine('DELETE', `/networks/${Id}`, gone);
   }
 }
 
@@ -226,6 +269,35 @@ async function run() {
     const deploying = await logged('Mi App deploying', 10_000, from);
     const running = await logged('Mi App running', 30_000, from);
     if (deploying.at > running.at) throw new Error('in the wrong order');
+  });
+
+  await check('a repository becomes a running project, and each step is seen', async () => {
+    const repository = await serveRepository(folder, {
+      Dockerfile: `FROM ${container}\nCOPY index.html /site/index.html\nEXPOSE 8080\nCMD ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/site"]\n`,
+      'index.html': 'hello from a repository',
+    });
+    const from = (await log()).length;
+    const { project } = await page.evaluate(body => call('POST', '/projects', body), { name: 'Site', github_url: repository });
+    if (project.status !== 'deploying') throw new Error(`it was answered as ${project.status}`);
+    const running = await logged('Site running', 60_000, from);
+    const lines = await log(from);
+    const deploying = lines.find(line => line.what === 'Site deploying');
+    if (!(deploying?.at <= running.at)) throw new Error(`it was not seen to be deploying: ${JSON.stringify(lines)}`);
+    const told = lines.filter(line => line.what.startsWith(project.id)).map(line => line.what.split(' '));
+    const steps = told.map(([, step]) => step).filter((step, i, all) => step !== all[i - 1]);
+    if (steps.join() !== 'queued,clone,build,start,ready') throw new Error(`the steps were ${steps}`);
+    const progress = told.map(([, , progress]) => Number(progress));
+    if (progress[0] !== 0 || progress.at(-1) !== 100 || progress.some((it, i) => it < progress[i - 1])) throw new Error(`the progress was ${progress}`);
+    const { project: { url } } = await page.evaluate(id => call('GET', `/projects/${id}`), project.id);
+    const answer = await (await fetch(url)).text();
+    if (answer !== 'hello from a repository') throw new Error(`it answers ${answer}`);
+    await page.evaluate(id => call('DELETE', `/projects/${id}`), project.id);
+    await until('end of what was built', 30_000, async () => {
+      const filters = encodeURIComponent(JSON.stringify({ label: [`muelle.project=${project.id}`] }));
+      const state = [await engine('GET', `/containers/json?all=1&filters=${filters}`), await engine('GET', `/images/json?filters=${filters}`)];
+      return { done: state.every(list => list.trim() === '[]'), state };
+    });
+    return `${told.length} events, ${running.at - deploying.at} ms`;
   });
 
   await check('a page of a foreign origin is refused', async () => {
