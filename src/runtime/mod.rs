@@ -135,8 +135,8 @@ pub enum Message {
     Told(ProjectId, u32, Told),
     /// How far a deployment came is durable, or is not; with `true` its version is the project's now.
     DeploymentSaved(ProjectId, u32, bool, Result<(), store::Error>),
-    /// Images and logs of a project that nobody keeps are gone, or are not, with those among them that only this knows.
-    Cleaned(ProjectId, Result<(), Vec<String>>),
+    /// Images and logs of a project that nobody keeps, with `true` all of them, are gone; or are not, and these only the sender knows.
+    Cleaned(ProjectId, bool, Result<(), Vec<String>>),
     /// A change of a project's intent is durable, or is not.
     Saved(ProjectId, Result<(), store::Error>),
     /// A project's record is gone, or is not.

@@ -116,7 +116,8 @@ impl Ops {
     pub(super) fn clean(&self, id: ProjectId, keep: Option<u32>, strays: Vec<String>) -> Result<(), Full> {
         let hand = Arc::clone(&self.hand);
         self.pool.submit(move || {
-            let mut report = Cleaning { inbox: hand.inbox.clone(), id, left: Err(strays) };
+            let mut report =
+                Cleaning { inbox: hand.inbox.clone(), id, all: keep.is_none(), left: Err(strays) };
             let strays = report.left.as_ref().err().map_or(&[][..], Vec::as_slice);
             let cleaned = match keep {
                 Some(current) => hand.janitor().tidy(id, current, hand.keep_images, strays),
@@ -297,13 +298,14 @@ fn outcome(error: &docker::Error) -> Outcome {
 struct Cleaning {
     inbox: Sender<Message>,
     id: ProjectId,
+    all: bool,
     left: Result<(), Vec<String>>,
 }
 
 impl Drop for Cleaning {
     fn drop(&mut self) {
         let left = std::mem::replace(&mut self.left, Ok(()));
-        drop(self.inbox.send(Message::Cleaned(self.id, left)));
+        drop(self.inbox.send(Message::Cleaned(self.id, self.all, left)));
     }
 }
 

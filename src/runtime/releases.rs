@@ -581,13 +581,14 @@ impl Supervisor {
     }
 
     /// A clean-up has ended; what it could not remove is tried again.
-    pub(super) fn cleaned(&mut self, id: ProjectId, left: Result<(), Vec<String>>) {
+    pub(super) fn cleaned(&mut self, id: ProjectId, all: bool, left: Result<(), Vec<String>>) {
         self.cleaners -= 1;
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.cleaning = false;
         match left {
-            Ok(()) if entry.erase => self.unsaved.push_back(Write::Forget(id)),
-            Ok(()) => {}
+            Ok(()) if all => self.unsaved.push_back(Write::Forget(id)),
+            // It was about what is not kept when the project was still there.
+            Ok(()) => self.try_erase(id),
             Err(strays) => {
                 entry.strays.extend(strays);
                 entry.tidy_at = Some(Instant::now() + limits::CLEAN_AGAIN);

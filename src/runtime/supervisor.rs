@@ -236,7 +236,7 @@ impl Supervisor {
             Message::DeploymentSaved(id, number, released, result) => {
                 self.deployment_saved(id, number, released, &result);
             }
-            Message::Cleaned(id, left) => self.cleaned(id, left),
+            Message::Cleaned(id, all, left) => self.cleaned(id, all, left),
             Message::Saved(id, result) => self.saved(id, result),
             Message::Forgotten(id, Ok(())) => self.forgotten(id),
             Message::Forgotten(id, Err(error)) => {
