@@ -40,6 +40,14 @@ impl Janitor<'_> {
         let kept = images_to_keep(&rows, current, keep);
         let open: Vec<u32> =
             rows.iter().filter(|row| row.outcome == Outcome::Open).map(|row| row.number).collect();
+        // First, so that nobody goes back to an image that is being removed.
+        let oldest = rows.first().map_or(0, |row| row.number.saturating_sub(limits::DEPLOYMENTS_KEPT - 1));
+        let is_gone = |row: &&Deployment| {
+            let image = row.release.as_ref().is_some_and(|release| !kept.contains(&&release.image));
+            image && !open.contains(&row.number)
+        };
+        let gone = rows.iter().filter(is_gone).map(|row| row.number).collect();
+        self.store.tidy_deployments(id, gone, oldest)?;
         for image in self.docker.images_of(self.instance, Some(id))? {
             let building = image.deployment.is_some_and(|number| open.contains(&number));
             if building {
@@ -62,13 +70,6 @@ impl Janitor<'_> {
                 self.remove_residue(residue)?;
             }
         }
-        let oldest = rows.first().map_or(0, |row| row.number.saturating_sub(limits::DEPLOYMENTS_KEPT - 1));
-        let is_gone = |row: &&Deployment| {
-            let image = row.release.as_ref().is_some_and(|release| !kept.contains(&&release.image));
-            image && !open.contains(&row.number)
-        };
-        let gone = rows.iter().filter(is_gone).map(|row| row.number).collect();
-        self.store.tidy_deployments(id, gone, oldest)?;
         let left = self.store.reader()?.deployments(id)?;
         let newest = left.first().map_or(0, |row| row.number);
         Ok(self.logs.retain(id, |number| number > newest || left.iter().any(|row| row.number == number))?)
