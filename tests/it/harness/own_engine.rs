@@ -121,6 +121,19 @@ impl Drop for OwnEngine {
 }
 
 impl OwnEngine {
+    /// An engine that is killed while it starts a container leaves the process that would have watched over that.
+    fn end_shims(&self) {
+        let socket = self.dir.join("exec").display().to_string();
+        for process in fs::read_dir("/proc").unwrap().flatten() {
+            let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let pid = process.file_name().to_string_lossy().parse().ok().and_then(Pid::from_raw);
+            if let Some(pid) = pid.filter(|_| String::from_utf8_lossy(&line).contains(&socket)) {
+                // It may have ended by itself.
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+
     fn end(&mut self) {
         match &self.child {
             // Only an engine that runs can end the containers of one that was killed.
@@ -128,6 +141,7 @@ impl OwnEngine {
             Some(_) => self.signal(Signal::CONT),
         }
         self.stop();
+        self.end_shims();
         for mount in fs::read_to_string("/proc/self/mounts").unwrap_or_default().lines().rev() {
             let at = mount.split(' ').nth(1).unwrap_or_default();
             if at.starts_with(&*self.dir.to_string_lossy()) {
