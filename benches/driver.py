@@ -36,6 +36,8 @@ CONFIG = """
 data_dir = "{dir}/data"
 [api]
 listen = "127.0.0.1:0"
+[proxy]
+listen = []
 [docker]
 socket = "{socket}"
 [metrics]

@@ -36,6 +36,8 @@ pub struct Config {
     pub docker: Docker,
     /// For the poller.
     pub metrics: Metrics,
+    /// For the addresses of apps.
+    pub proxy: Proxy,
     /// For what is built from repositories.
     pub deploy: Deploy,
     /// How much of everything.
@@ -125,6 +127,25 @@ pub enum MetricsSource {
     Api,
 }
 
+/// `[proxy]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proxy {
+    /// Addresses to listen on; none where apps have no address of their own.
+    pub listen: Vec<SocketAddr>,
+    /// Whether the file names them.
+    pub listen_named: bool,
+    /// What stands for `{domain}`; lower case.
+    pub domain: String,
+    /// How an app's host is made.
+    pub host_pattern: String,
+    /// The port that browsers use; `None` for the one listened on.
+    pub public_port: Option<u16>,
+    /// The scheme that browsers use.
+    pub scheme: &'static str,
+    /// The host under which the API is reachable here too.
+    pub panel_host: Option<String>,
+}
+
 /// `[deploy]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deploy {
@@ -164,6 +185,8 @@ pub struct BaseImages {
 pub struct Limits {
     /// Connections at once.
     pub connections: usize,
+    /// Connections to apps at once, beside those.
+    pub proxy_connections: usize,
     /// Connections at once from one address.
     pub per_address: usize,
     /// Event streams at once; each is a connection.
@@ -248,10 +271,11 @@ fn parse(
     let auth = auth(&mut keys);
     let docker = docker(&mut keys, folder, env);
     let metrics = metrics(&mut keys);
+    let proxy = proxy(&mut keys);
     let deploy = deploy(&mut keys);
     let limits = limits(&mut keys);
     let known = keys.finish()?;
-    Ok((Config { data_dir, trusted_peers, api, auth, docker, metrics, deploy, limits }, known))
+    Ok((Config { data_dir, trusted_peers, api, auth, docker, metrics, proxy, deploy, limits }, known))
 }
 
 fn api(keys: &mut Keys) -> Api {
@@ -323,6 +347,36 @@ fn metrics(keys: &mut Keys) -> Metrics {
     }
 }
 
+fn proxy(keys: &mut Keys) -> Proxy {
+    let listen =
+        [SocketAddr::from(([127, 0, 0, 1], 8080)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 8080))];
+    Proxy {
+        listen_named: keys.has("proxy.listen"),
+        listen: keys.read("proxy.listen", listen.to_vec(), |v| list(v, socket_address)),
+        domain: keys.read("proxy.domain", "localhost".to_owned(), |v| host_name(string(v)?)),
+        host_pattern: keys.read("proxy.host_pattern", "{project}.{user}.{domain}".to_owned(), |v| {
+            let pattern = string(v)?;
+            let plain = pattern.replace("{project}", "p").replace("{user}", "u").replace(".{domain}", ".d");
+            let has_all = ["{project}", "{user}", ".{domain}"].iter().all(|name| pattern.contains(name));
+            if !has_all || host_name(&plain).is_err() || pattern != pattern.to_ascii_lowercase() {
+                return Err("must be a host name with {project}, {user} and .{domain} in it".into());
+            }
+            Ok(pattern.to_owned())
+        }),
+        public_port: keys.read("proxy.public_port", None, |v| match v {
+            Value::String(word) if word == "same" => Ok(None),
+            port => {
+                whole(port, 1..=u16::MAX).map(Some).map_err(|sentence| format!("{sentence}, or \"same\""))
+            }
+        }),
+        scheme: keys.read("proxy.scheme", "http", |v| one_of(v, &[("http", "http"), ("https", "https")])),
+        panel_host: keys.read("proxy.panel_host", None, |v| match string(v)? {
+            "" => Ok(None),
+            host => host_name(host).map(Some),
+        }),
+    }
+}
+
 fn deploy(keys: &mut Keys) -> Deploy {
     let seconds = |minutes: u64| Duration::from_secs(minutes * 60);
     let limit = |v: &Value| {
@@ -357,6 +411,7 @@ fn deploy(keys: &mut Keys) -> Deploy {
 
 fn limits(keys: &mut Keys) -> Limits {
     let connections = keys.read("limits.connections", 1024, |v| whole(v, 8..=65_536));
+    let proxy_connections = keys.read("limits.proxy_connections", 1024, |v| whole(v, 8..=65_536));
     let per_address = keys.read("limits.per_address", 64, |v| whole(v, 1..=65_536));
     let streams = keys.read("limits.streams", 512.min(connections), |v| {
         let streams = whole(v, 1..=65_536)?;
@@ -369,6 +424,7 @@ fn limits(keys: &mut Keys) -> Limits {
     });
     Limits {
         connections,
+        proxy_connections,
         per_address,
         streams,
         streams_per_user: keys.read("limits.streams_per_user", 32, |v| whole(v, 1..=65_536)),

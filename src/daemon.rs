@@ -1,7 +1,7 @@
 //! Builds, wires, starts and stops everything, in one visible order. Runs on `main`.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -18,10 +18,11 @@ use crate::config::{self, Config};
 use crate::deploy::recipe::Images;
 use crate::deploy::worker;
 use crate::docker::Docker;
-use crate::domain::{Event, Status};
+use crate::domain::{Addresses, Event, Status};
 use crate::host;
 use crate::http::{self, Bound};
 use crate::limits;
+use crate::proxy::{self, Proxy};
 use crate::runtime::poller::{self, Kick};
 use crate::runtime::supervisor::{self, Supervisor};
 use crate::runtime::{Hub, Reach, Runtime, ops, watcher};
@@ -88,7 +89,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let _lock = DirLock::take(&config.data_dir)?;
     let store = Arc::new(Store::open(&config.data_dir)?);
     let keys = Keys::load_or_create(&config.data_dir)?;
-    let bound = bind(config)?;
+    let (bound, apps) = (bind(front(config), config.api.listen_named)?, bind_apps(config)?);
 
     let docker = Docker::new(&config.docker.socket);
     store.interrupt_deployments(INTERRUPTED, SystemTime::now())?;
@@ -117,6 +118,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let (runtime, inbox) = (supervisor.runtime(), supervisor.inbox());
     let deploying = deploying(config, &docker, &runtime, &store, &logs);
     let mut parts = parts(config, &runtime, &store, &docker, keys, (words, ids), bound.counters());
+    parts.addresses = apps.as_ref().map(|(_, addresses)| addresses.clone());
     parts.stuck_after = manager.as_ref().and_then(Manager::stuck_after).unwrap_or(parts.stuck_after);
     let handler = interface(parts, &store)?;
 
@@ -125,10 +127,10 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let mut watching = watcher::start(docker.clone(), inbox.clone(), died.clone())?;
     let mut polling = poller::start(measuring(config, docker), runtime.clone(), kicked, died)?;
     let addresses = bound.addresses();
-    let mut server = bound.serve(Arc::clone(&handler))?;
+    let mut doors = Doors::open(config, bound, apps, &runtime, &handler)?;
     let shown = runtime.clone();
     let feeding = manager
-        .map(|it| watchdog::start(it, server.visitor(), Box::new(move || summary(&shown))))
+        .map(|it| watchdog::start(it, doors.api.visitor(), Box::new(move || summary(&shown))))
         .transpose()?;
     let at = addresses.iter().map(|address| format!("http://{address}")).collect::<Vec<_>>().join(" and ");
     log::info!("listening on {at} for {count} projects in {}", config.data_dir.display());
@@ -138,21 +140,51 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
 
     log::info!("stopping");
     let feeding = feeding.map(watchdog::Watchdog::stop);
-    server.stop_accepting();
+    doors.stop_accepting();
     watching.stop();
     polling.stop();
     runtime.hub.end_sessions(&|_| true, Instant::now(), "the server stops");
-    server.close(limits::SHUTDOWN_GRACE);
+    doors.close();
     drop(feeding);
     drop(handler);
     drop(watching);
     drop(supervising);
-    drop(deploying);
-    drop(polling);
-    drop(runtime);
-    drop(store);
+    drop((deploying, polling, runtime, store));
     log::info!("stopped");
     if dead.is_empty() { Ok(()) } else { Err(Fatal::System(format!("the thread {dead} died"))) }
+}
+
+/// The open doors: to the interface, and to the apps.
+struct Doors {
+    api: http::Server,
+    apps: Option<http::Server>,
+}
+
+impl Doors {
+    fn open(
+        config: &Config,
+        api: Bound,
+        apps: Option<(Bound, Addresses)>,
+        runtime: &Runtime,
+        handler: &Arc<dyn http::Handler>,
+    ) -> Result<Doors, Fatal> {
+        let apps = apps.map(|apps| serve_apps(config, apps, runtime, handler)).transpose()?;
+        Ok(Doors { api: api.serve(Arc::clone(handler))?, apps })
+    }
+
+    fn stop_accepting(&mut self) {
+        self.api.stop_accepting();
+        if let Some(apps) = &mut self.apps {
+            apps.stop_accepting();
+        }
+    }
+
+    fn close(self) {
+        self.api.close(limits::SHUTDOWN_GRACE);
+        if let Some(apps) = self.apps {
+            apps.close(limits::SHUTDOWN_GRACE);
+        }
+    }
 }
 
 /// The interface, which learns what the command line changes.
@@ -188,7 +220,9 @@ fn raise_descriptor_limit(config: &Config) {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         log::warn!("cannot raise the descriptor limit: {error}");
     }
-    let wanted = config.limits.connections as u64 + limits::DESCRIPTORS_RESERVED;
+    // A request to an app has a socket on either side.
+    let clients = config.limits.connections + 2 * config.limits.proxy_connections;
+    let wanted = clients as u64 + limits::DESCRIPTORS_RESERVED;
     if let Some(current) = getrlimit(Resource::Nofile).current.filter(|current| *current < wanted) {
         log::warn!(
             "{current} descriptors are allowed, {wanted} are wanted: raise LimitNOFILE or lower limits.connections"
@@ -197,11 +231,10 @@ fn raise_descriptor_limit(config: &Config) {
 }
 
 /// Listens. Both loopback families are the default; a machine without IPv6 has one.
-fn bind(config: &Config) -> Result<Bound, Fatal> {
-    let mut settings = front(config);
+fn bind(mut settings: http::Settings, is_named: bool) -> Result<Bound, Fatal> {
     let mut bound = Bound::bind(&settings);
     if let Err(error) = &bound
-        && !config.api.listen_named
+        && !is_named
         && error.address.is_ipv6()
         && error.is_family_missing()
     {
@@ -221,6 +254,52 @@ fn front(config: &Config) -> http::Settings {
         name: "api",
         deadlines: http::Deadlines::default(),
     }
+}
+
+/// The door to the apps, and where they are found through it.
+fn bind_apps(config: &Config) -> Result<Option<(Bound, Addresses)>, Fatal> {
+    if config.proxy.listen.is_empty() {
+        return Ok(None);
+    }
+    let settings = http::Settings {
+        listen: config.proxy.listen.clone(),
+        connections: config.limits.proxy_connections,
+        name: "apps",
+        deadlines: http::Deadlines {
+            body_idle: limits::PROXY_BODY_IDLE,
+            body_total: limits::PROXY_BODY_TOTAL,
+            ..http::Deadlines::default()
+        },
+        ..front(config)
+    };
+    let bound = bind(settings, config.proxy.listen_named)?;
+    let listened = bound.addresses().first().map_or(0, SocketAddr::port);
+    let addresses = Addresses {
+        pattern: config.proxy.host_pattern.clone(),
+        domain: config.proxy.domain.clone(),
+        scheme: config.proxy.scheme,
+        port: config.proxy.public_port.unwrap_or(listened),
+    };
+    Ok(Some((bound, addresses)))
+}
+
+fn serve_apps(
+    config: &Config,
+    (bound, addresses): (Bound, Addresses),
+    runtime: &Runtime,
+    panel: &Arc<dyn http::Handler>,
+) -> Result<http::Server, Fatal> {
+    for address in bound.addresses() {
+        log::info!("apps are reached at http://{address}");
+    }
+    let panel = config.proxy.panel_host.clone().map(|host| (host, Arc::clone(panel)));
+    let settings = proxy::Settings {
+        runtime: runtime.clone(),
+        addresses,
+        trusted_peers: config.trusted_peers.iter().map(IpAddr::to_canonical).collect(),
+        panel,
+    };
+    Ok(bound.serve(Arc::new(Proxy::new(settings)))?)
 }
 
 fn operations(config: &Config, docker: &Docker, store: &Arc<Store>, logs: &Logs) -> ops::Settings {
@@ -317,6 +396,7 @@ fn parts(
         metrics_allow: config.metrics.allow.clone(),
         project_memory_mb_max: config.limits.project_memory_mb,
         stuck_after: limits::STUCK_AFTER,
+        addresses: None,
         logs: Logs::new(&config.data_dir),
         allow_http: config.deploy.allow_http,
         allow_private_hosts: config.deploy.allow_private_hosts,

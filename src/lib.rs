@@ -3,7 +3,7 @@
 //! # Layers (an arrow means "may use"; `tests/it/tidy.rs` holds it)
 //!
 //! ```text
-//! main ─► daemon ─► api, deploy ─► runtime ─► store, docker, host, auth, http ─► domain, limits, threads
+//! main ─► daemon ─► api, proxy, deploy ─► runtime ─► store, docker, host, auth, http ─► domain, limits, threads
 //!            └────► config, watchdog ─► http
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! | [`config`] | the file → a valid `Config`, or every problem at once |
 //! | [`api`] | routes, tokens, JSON, CORS: the only place that serialises for clients |
 //! | [`deploy`] | a repository → an image: git, recipes, the build context |
+//! | [`proxy`] | the door to the apps: hosts, and HTTP passed on |
 //! | [`runtime`] | who decides: supervisor, operations, watcher, poller, hub, snapshot |
 //! | [`store`] | the only SQL |
 //! | [`docker`] | the only place that knows the Engine API |
@@ -79,6 +80,7 @@ pub mod host;
 pub mod http;
 pub mod journal;
 pub mod limits;
+pub mod proxy;
 pub mod runtime;
 pub mod store;
 pub mod threads;

@@ -79,6 +79,44 @@ const _: () = assert!(2 * (HTTP_HEAD_MAX + HTTP_READ_STEP) + HTTP_HEAD_MAX < 64 
 const _: () =
     assert!(HTTP_PROBE_AFTER.as_secs() + HTTP_USER_TIMEOUT.as_secs() + HTTP_PROBE_EVERY.as_secs() < 60);
 
+// ---- proxy ----
+
+/// How often what passed to apps is added to their counters: so much of it a `kill -9` may cost.
+pub const COUNT_EVERY: Duration = Duration::from_secs(5);
+/// Head of an app's answer: cookies, security headers and links add up; nginx's default of 8 KiB is what apps run into.
+pub const PROXY_HEAD_MAX: usize = 64 * 1024;
+/// Header lines of an app's answer.
+pub const PROXY_HEADERS_MAX: usize = 200;
+/// Answers before the answer (RFC 9110 §15.2), which are read over.
+pub const PROXY_INTERIM_MAX: usize = 8;
+/// How long an app may take to accept a connection: it is on this machine.
+pub const PROXY_CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long an app may take to begin its answer.
+pub const PROXY_ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Silence within a body, either way.
+pub const PROXY_BODY_IDLE: Duration = Duration::from_secs(300);
+/// How long a body of a request may take: a large upload over a slow line.
+pub const PROXY_BODY_TOTAL: Duration = Duration::from_secs(24 * 3600);
+/// How long an app may refuse to take bytes.
+pub const PROXY_WRITE_MAX: Duration = Duration::from_secs(60);
+/// What is copied at once, in bytes, on the thread's stack.
+pub const PROXY_COPY_BYTES: usize = 16 * 1024;
+/// A tunnel that moves no byte for so long is closed.
+pub const PROXY_TUNNEL_IDLE: Duration = Duration::from_secs(3600);
+/// How long the second end of a tunnel may be silent once the first has ended.
+pub const PROXY_HALF_OPEN_MAX: Duration = Duration::from_secs(30);
+/// Age of a connection to an app, idle, that may carry a request without a body.
+pub const PROXY_IDLE_MAX: Duration = Duration::from_secs(30);
+/// The same for a request that must not be lost: apps close idle connections after 5 s and more (Node).
+pub const PROXY_IDLE_FRESH: Duration = Duration::from_secs(1);
+/// Idle connections kept to one app.
+pub const PROXY_IDLE_PER_APP: usize = 64;
+/// Times that a request may have passed through a muelle.
+pub const PROXY_PASSAGES_MAX: usize = 5;
+/// Seconds after which a client may try again an app that starts.
+pub const PROXY_RETRY_AFTER_S: u64 = 2;
+const _: () = assert!(PROXY_COPY_BYTES * 4 < STACK_CONNECTION);
+
 // ---- docker and host ----
 
 /// Longest wait for the engine to take a connection; a hung engine's backlog fills up and `connect` would block for ever.

@@ -190,8 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn case_33_an_unknown_field_is_refused_by_its_name() {
-        for name in ["owner_id", "status", "container_id", "privileged", "binds", "network"] {
+    fn case_33_140_an_unknown_field_is_refused_by_its_name() {
+        for name in
+            ["owner_id", "status", "container_id", "privileged", "binds", "network", "upstream", "address"]
+        {
             let body = format!("{{\"name\":\"x\",\"{name}\":true}}");
             let failure = Fields::parse(body.as_bytes(), &["name"]).err().unwrap();
             assert_eq!((failure.code, failure.message), ("UnknownField", format!("Unknown field: {name}")));

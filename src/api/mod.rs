@@ -35,6 +35,7 @@ use self::routes::{Access, Answer, Found, Place, Route};
 use crate::auth::throttle::Throttle;
 use crate::auth::token::{Keys, Kind};
 use crate::docker::Docker;
+use crate::domain::Addresses;
 use crate::host;
 use crate::http::{self, Bytes, Head, Refusal, Request, Response};
 use crate::limits;
@@ -74,6 +75,8 @@ pub struct Parts {
     pub project_memory_mb_max: u32,
     /// Most CPUs of one project.
     pub project_cpus_max: f64,
+    /// How apps are reached through the proxy; `None` where there is none.
+    pub addresses: Option<Addresses>,
     /// What deployments said.
     pub logs: Logs,
     /// Whether a repository may be fetched without TLS.
@@ -102,6 +105,7 @@ pub struct Api {
     answers: metrics::Answers,
     project_memory_mb_max: u32,
     project_cpus_max: f64,
+    addresses: Option<Addresses>,
     logs: Logs,
     allow_http: bool,
     allow_private_hosts: bool,
@@ -149,6 +153,7 @@ impl Api {
             answers: metrics::Answers::default(),
             project_memory_mb_max: parts.project_memory_mb_max,
             project_cpus_max: parts.project_cpus_max,
+            addresses: parts.addresses,
             logs: parts.logs,
             allow_http: parts.allow_http,
             allow_private_hosts: parts.allow_private_hosts,

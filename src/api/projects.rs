@@ -28,7 +28,7 @@ pub(super) fn list(api: &Api, call: &Call) -> Answer {
     let snapshot = api.runtime.snapshot();
     let encode = |views: &[Arc<View>]| {
         let projects: Vec<ProjectOut<'_>> =
-            views.iter().map(|view| ProjectOut::new(view, user.host.as_str(), api.words)).collect();
+            views.iter().map(|view| ProjectOut::new(view, api.addresses.as_ref(), api.words)).collect();
         super::encode(&json!({"projects": projects}))
     };
     let bytes = match snapshot.owners.get(&user.id) {
@@ -41,7 +41,7 @@ pub(super) fn list(api: &Api, call: &Call) -> Answer {
 /// `GET /projects/:id`.
 pub(super) fn get(api: &Api, call: &Call) -> Answer {
     let view = own(api, call)?;
-    project(api, call, 200, &view)
+    Ok(project(api, 200, &view))
 }
 
 /// The caller's own project in the path; another's is as absent as none.
@@ -50,9 +50,8 @@ pub(super) fn own(api: &Api, call: &Call) -> Result<Arc<View>, Failure> {
     api.runtime.snapshot().project_of(caller.user.id, id).cloned().ok_or_else(Failure::no_project)
 }
 
-fn project(api: &Api, call: &Call, status: u16, view: &View) -> Result<Response, Failure> {
-    let host = &call.caller()?.user.host;
-    Ok(answer(status, &json!({"project": ProjectOut::new(view, host.as_str(), api.words)})))
+fn project(api: &Api, status: u16, view: &View) -> Response {
+    answer(status, &json!({"project": ProjectOut::new(view, api.addresses.as_ref(), api.words)}))
 }
 
 /// `POST /projects`, from a repository, an image that the engine has or a container that is there already.
@@ -82,7 +81,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Answer {
         committed(Recorded { project: project.clone(), seen: seen.map(Box::new), first: first.clone() });
     };
     api.store.create_project(new, SystemTime::now(), committed)?;
-    project(api, call, 201, &*recording.view()?)
+    Ok(project(api, 201, &*recording.view()?))
 }
 
 /// The fields of a project's settings.
@@ -191,8 +190,7 @@ pub(super) fn update(api: &Api, call: &Call) -> Answer {
     let (project, view) =
         record(api, |committed| api.store.update_project(before.id, name, change, committed))?;
     let restart = before.settings.needs_new_container(&project.settings) && view.run.is_some();
-    let host = &call.caller()?.user.host;
-    let out = ProjectOut::new(&view, host.as_str(), api.words).restart_required(restart);
+    let out = ProjectOut::new(&view, api.addresses.as_ref(), api.words).restart_required(restart);
     Ok(answer(200, &json!({"project": out})))
 }
 
@@ -236,8 +234,7 @@ pub(super) fn set_status(api: &Api, call: &Call) -> Answer {
         }
     };
     let view = deployments::command(api, &view, command)?;
-    let host = &call.caller()?.user.host;
-    let out = ProjectOut::new(&view, host.as_str(), api.words);
+    let out = ProjectOut::new(&view, api.addresses.as_ref(), api.words);
     let out = if command == Command::Stop { out.with_status(api.words.stopped) } else { out };
     Ok(answer(200, &json!({"project": out})))
 }

@@ -1,11 +1,12 @@
 //! What clients read: the field names and words of the contract, to the letter.
 
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use serde::Serialize;
 
-use crate::domain::{Branch, HealthPath, IdleAfter, Metrics, Project, Source, Status, User};
+use crate::domain::{
+    Addresses, Branch, HealthPath, IdleAfter, Metrics, Project, Source, Status, Traffic, User,
+};
 use crate::runtime::View;
 
 /// The words for a status; one of them is a setting.
@@ -43,7 +44,7 @@ impl<'a> From<&'a User> for UserOut<'a> {
     }
 }
 
-/// A project object. The owner's host label goes into its address.
+/// A project object.
 #[derive(Serialize)]
 pub struct ProjectOut<'a> {
     id: String,
@@ -75,6 +76,7 @@ pub struct ProjectOut<'a> {
     memory_mb: Option<u32>,
     cpus: Option<f64>,
     idle_after: String,
+    traffic: TrafficOut,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(rename = "restartRequired", skip_serializing_if = "std::ops::Not::not")]
@@ -84,8 +86,9 @@ pub struct ProjectOut<'a> {
 impl<'a> ProjectOut<'a> {
     /// The view as its owner reads it.
     #[must_use]
-    pub fn new(view: &'a View, owner_host: &str, words: Words) -> ProjectOut<'a> {
-        let Project { id, name, host, source, template, settings, created_at, requests, .. } = &*view.project;
+    pub fn new(view: &'a View, addresses: Option<&Addresses>, words: Words) -> ProjectOut<'a> {
+        let Project { id, name, host, source, template, settings, created_at, .. } = &*view.project;
+        let traffic = view.traffic();
         let (github_url, image, container) = match source {
             Source::Git(url) => (url.as_str(), None, None),
             Source::Image(image) => ("", Some(image.as_str()), None),
@@ -97,11 +100,11 @@ impl<'a> ProjectOut<'a> {
             id: id.to_string(),
             name: name.as_str(),
             status: words.status(view.status),
-            url: url(view.address, host.as_str(), owner_host),
+            url: url(view, addresses),
             template: template.word(),
             github_url,
             created_at: rfc3339(*created_at),
-            metrics: MetricsOut::new(view.metrics.as_ref(), *requests),
+            metrics: MetricsOut::new(view.metrics.as_ref(), traffic.requests),
             source: source.word(),
             image,
             container,
@@ -116,6 +119,7 @@ impl<'a> ProjectOut<'a> {
             memory_mb: settings.memory_mb,
             cpus: settings.cpus,
             idle_after: idle_text(settings.idle_after),
+            traffic: TrafficOut::from(traffic),
             reason: view.reason.as_deref(),
             restart_required: false,
         }
@@ -131,6 +135,23 @@ impl<'a> ProjectOut<'a> {
     #[must_use]
     pub fn with_status(self, status: &'static str) -> ProjectOut<'a> {
         ProjectOut { status, ..self }
+    }
+}
+
+/// What has passed to an app.
+#[derive(Serialize)]
+struct TrafficOut {
+    bytes_in: u64,
+    bytes_out: u64,
+    /// By the first digit of the status, 1 to 5.
+    answers: [u64; 5],
+    last_request: Option<String>,
+}
+
+impl From<Traffic> for TrafficOut {
+    fn from(traffic: Traffic) -> TrafficOut {
+        let Traffic { bytes_in, bytes_out, classes, last, .. } = traffic;
+        TrafficOut { bytes_in, bytes_out, answers: classes, last_request: last.map(rfc3339) }
     }
 }
 
@@ -172,13 +193,17 @@ impl MetricsOut {
     }
 }
 
-/// Where a browser on this machine finds it: a container's address or its published port; the name that is kept for it while it has
-/// neither.
-fn url(address: Option<SocketAddr>, project: &str, owner: &str) -> String {
-    match address {
+/// Where a browser finds it: its own name through the proxy. Without that, on this machine, a container's address or its published port;
+/// the name that is kept for it while it has neither.
+fn url(view: &View, addresses: Option<&Addresses>) -> String {
+    let (project, owner) = (&view.project.host, &view.project.owner_host);
+    if let Some(addresses) = addresses {
+        return addresses.url(&addresses.host(project, owner));
+    }
+    match view.address {
         Some(address) if address.ip().is_loopback() => format!("http://localhost:{}", address.port()),
         Some(address) => format!("http://{address}"),
-        None => format!("http://{project}.{owner}.localhost:8080"),
+        None => format!("http://{}.{}.localhost:8080", project.as_str(), owner.as_str()),
     }
 }
 

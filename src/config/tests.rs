@@ -23,7 +23,7 @@ fn the_example_lists_every_key_with_its_default() {
     let text: String =
         example.lines().map(|line| line[usize::from(is_key(line))..].to_owned() + "\n").collect();
     let (mut config, known) = parse(&text, Path::new("/etc/muelle"), &no_env).expect("valid");
-    assert!(std::mem::take(&mut config.api.listen_named));
+    assert!(std::mem::take(&mut config.api.listen_named) && std::mem::take(&mut config.proxy.listen_named));
     assert_eq!(config, good(""));
     assert_eq!(good(example), good(""), "as it is, it changes nothing");
     let mut section = String::new();
@@ -111,6 +111,7 @@ fn every_key_is_read() {
     );
     let limits = Limits {
         connections: 100,
+        proxy_connections: 1024,
         per_address: 10,
         streams: 50,
         streams_per_user: 5,
@@ -202,6 +203,22 @@ fn case_114_bad_values_are_refused() {
         ("metrics", "interval = '0s'"),
         ("metrics", "interval = '61s'"),
         ("metrics", "source = 'x'"),
+        ("proxy", "listen = 8080"),
+        ("proxy", "domain = 'a b'"),
+        ("proxy", "host_pattern = '{project}.{domain}'"),
+        ("proxy", "host_pattern = '{project}{user}{domain}'"),
+        ("proxy", "host_pattern = '{project}.{user}.{domain}/x'"),
+        ("proxy", "public_port = 0"),
+        ("proxy", "public_port = 'other'"),
+        ("proxy", "scheme = 'ftp'"),
+        ("proxy", "panel_host = 'a:80'"),
+        ("deploy", "allow_http = 1"),
+        ("deploy", "clone_timeout = '0s'"),
+        ("deploy", "build_timeout = '5h'"),
+        ("deploy", "build_cpus = 0"),
+        ("deploy", "keep_images = 0"),
+        ("deploy.images", "node = '../x'"),
+        ("deploy.images", "ruby = 'x'"),
         ("limits", "connections = 0"),
         ("limits", "streams = 1025"),
         ("limits", "project_memory_mb = 1"),

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock (`now` is an argument), no serde. What came from a stranger becomes a type here, once
 //! ([`ProjectName::parse`], [`HostLabel::derive`]), and is not checked again further in.
 
+pub mod address;
 pub mod deployment;
 pub mod event;
 pub mod lifecycle;
@@ -10,8 +11,10 @@ pub mod metrics;
 pub mod network;
 pub mod project;
 pub mod repository;
+pub mod traffic;
 pub mod user;
 
+pub use address::Addresses;
 pub use deployment::{Cause, Deployment, Level, Release, Step};
 pub use event::{Addressed, Event};
 pub use metrics::Metrics;
@@ -21,6 +24,7 @@ pub use project::{
     ProjectName, Settings, SettingsChange, Source, Status, Template,
 };
 pub use repository::{Branch, RepoUrl, Secret};
+pub use traffic::Traffic;
 pub use user::{Email, SessionId, User, UserId, UserName};
 
 /// Why a value from outside was refused: a sentence for the person who sent it.

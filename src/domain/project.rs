@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-use super::{Branch, Invalid, Release, RepoUrl, Secret, UserId, free_text};
+use super::{Branch, Invalid, Release, RepoUrl, Secret, Traffic, UserId, free_text};
 
 /// Names a project; written `proj-1a2b3c4d`, safe in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -467,6 +467,8 @@ pub struct Project {
     pub name: ProjectName,
     /// Its part of the host name; unchanged by a rename.
     pub host: HostLabel,
+    /// Its owner's part of the host name, as unchanging.
+    pub owner_host: HostLabel,
     /// Where its container comes from.
     pub source: Source,
     /// What kind of app it is, as far as that is known.
@@ -487,10 +489,8 @@ pub struct Project {
     pub deleting: bool,
     /// When it was made.
     pub created_at: SystemTime,
-    /// Requests counted since then.
-    pub requests: u64,
-    /// The last counted request.
-    pub last_request: Option<SystemTime>,
+    /// What had passed to its app when it was read from the store.
+    pub traffic: Traffic,
 }
 
 impl Project {

@@ -284,7 +284,10 @@ impl Connection {
 
     fn send(&self, response: Response, terms: &Terms) -> After {
         let link = &self.source.link;
-        match catch_unwind(AssertUnwindSafe(|| response.send(link, terms))) {
+        let upgrades = response.is_upgrade();
+        match catch_unwind(AssertUnwindSafe(|| response.send(link, terms, self.source.buffered()))) {
+            // Whoever ran the tunnel has ended it in its own way.
+            Ok(Ok(())) if upgrades => After::Abort,
             Ok(Ok(())) if terms.keep => After::Keep,
             Ok(Ok(())) => After::Linger,
             // The peer's fault or its wish; whoever wrote the stream knows more.

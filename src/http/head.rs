@@ -274,7 +274,7 @@ fn try_parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
 /// The next line without its CRLF, `None` while it has not ended; with its CRLF it may have `max` bytes.
 ///
 /// CR and LF exist only as a pair (RFC 9112 §2.2 leaves that open, and every reading of the rest has smuggled something).
-fn next_line(bytes: &[u8], max: usize, too_long: Refusal) -> Result<Option<&[u8]>, Refusal> {
+pub(super) fn next_line(bytes: &[u8], max: usize, too_long: Refusal) -> Result<Option<&[u8]>, Refusal> {
     for (at, &byte) in bytes.iter().enumerate() {
         if at + 2 > max {
             return Err(too_long);
@@ -396,7 +396,6 @@ fn is_authority(text: &str) -> bool {
     is_host && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
-/// RFC 9110 §5.6.2.
 /// See [`Head::query_param`].
 #[must_use]
 pub fn query_param(query: &str, name: &str) -> Option<String> {
@@ -406,6 +405,7 @@ pub fn query_param(query: &str, name: &str) -> Option<String> {
     })?
 }
 
+/// RFC 9110 §5.6.2.
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
@@ -421,7 +421,7 @@ fn is_digits(text: &str) -> bool {
 }
 
 /// Without optional white space (RFC 9110 §5.6.3), which is not what `str::trim` takes away.
-fn trim(text: &str) -> &str {
+pub(super) fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 

@@ -381,7 +381,7 @@ impl Door {
         if link.socket().set_nonblocking(true).is_ok() {
             let terms = Terms { version: Version::Http11, head_only: false, keep: false };
             // A new socket has room for a sentence; if not, the close says enough.
-            drop(response.send(link, &terms));
+            drop(response.send(link, &terms, &[]));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! path, a token or a project is: whatever it refuses itself is rendered by the application ([`Handler::refuse`]). One thread
 //! per listening address accepts, one thread per connection does all the rest, the handler's work and streams included.
 
+pub mod answer;
 mod body;
 mod connection;
 mod head;

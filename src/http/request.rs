@@ -62,6 +62,12 @@ impl<'c> Request<'c> {
         self.peer
     }
 
+    /// Whether the client has hung up, as far as the kernel knows; never blocks. Bytes that it sent and nobody read hide that.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.source.link().peer_closed()
+    }
+
     /// Whether the head announces a body.
     #[must_use]
     pub fn has_body(&self) -> bool {

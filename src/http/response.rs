@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
+use std::net::TcpStream;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -121,10 +122,13 @@ impl From<Arc<[u8]>> for Bytes {
 }
 
 type Stream = Box<dyn FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send>;
+type Tunnel = Box<dyn FnOnce(&TcpStream, &[u8]) + Send>;
 
 enum Body {
     Bytes(Bytes),
-    Stream(Stream),
+    /// With its length, where that is known before.
+    Stream(Stream, Option<u64>),
+    Tunnel(Tunnel),
 }
 
 /// An answer: status, headers and a body.
@@ -163,7 +167,32 @@ impl Response {
         status: u16,
         write: impl FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send + 'static,
     ) -> Response {
-        Response::new(status, Body::Stream(Box::new(write)))
+        Response::new(status, Body::Stream(Box::new(write), None))
+    }
+
+    /// The same with a length that is known before: `write` writes exactly so many bytes, or the connection breaks off.
+    ///
+    /// # Panics
+    /// When `status` is not a final one, 200 to 599.
+    #[must_use]
+    pub fn sized(
+        status: u16,
+        length: u64,
+        write: impl FnOnce(&mut StreamWriter<'_>) -> io::Result<()> + Send + 'static,
+    ) -> Response {
+        Response::new(status, Body::Stream(Box::new(write), Some(length)))
+    }
+
+    /// `101 Switching Protocols`: behind the head, `run` gets the socket and what has arrived on it already. The connection ends with it.
+    /// Its deadlines are `run`'s own matter from then on.
+    #[must_use]
+    pub fn upgrade(run: impl FnOnce(&TcpStream, &[u8]) + Send + 'static) -> Response {
+        Response { status: 101, headers: Vec::new(), body: Body::Tunnel(Box::new(run)) }
+    }
+
+    /// Whether this is the end of HTTP on the connection.
+    pub(super) fn is_upgrade(&self) -> bool {
+        matches!(self.body, Body::Tunnel(_))
     }
 
     /// Adds a header. Connection, Content-Length and Transfer-Encoding are dropped: the connection sets them.
@@ -185,7 +214,7 @@ impl Response {
 
     /// Takes a stream's place, where none can run.
     pub(super) fn without_stream(mut self) -> Response {
-        if matches!(self.body, Body::Stream(_)) {
+        if matches!(self.body, Body::Stream(..) | Body::Tunnel(_)) {
             self.body = Body::Bytes(Bytes::Owned(Vec::new()));
         }
         self
@@ -200,18 +229,28 @@ impl Response {
     ///
     /// # Errors
     /// When the peer does not take it, or the stream fails; part of it may be out.
-    pub(super) fn send(self, link: &Arc<Link>, terms: &Terms) -> io::Result<()> {
-        let chunked = terms.version == Version::Http11;
+    pub(super) fn send(self, link: &Arc<Link>, terms: &Terms, early: &[u8]) -> io::Result<()> {
         let head = self.head(terms);
         // RFC 9110 §9.3.2, §15.3.5, §15.4.5.
         let bodiless = terms.head_only || matches!(self.status, 204 | 304);
         match self.body {
             _ if bodiless => link.write(&[&head]),
             Body::Bytes(bytes) => link.write(&[&head, &bytes]),
-            Body::Stream(write) => {
+            Body::Stream(write, length) => {
                 link.write(&[&head])?;
-                write(&mut StreamWriter { link, chunked })?;
-                if chunked { link.write(&[b"0\r\n\r\n"]) } else { Ok(()) }
+                let chunked = length.is_none() && terms.version == Version::Http11;
+                let mut writer = StreamWriter { link, chunked, left: length };
+                write(&mut writer)?;
+                match writer.left {
+                    Some(1..) => Err(io::ErrorKind::UnexpectedEof.into()),
+                    None if chunked => link.write(&[b"0\r\n\r\n"]),
+                    _ => Ok(()),
+                }
+            }
+            Body::Tunnel(run) => {
+                link.write(&[&head])?;
+                run(link.socket(), early);
+                Ok(())
             }
         }
     }
@@ -234,9 +273,18 @@ impl Response {
             // RFC 9110 §8.6: neither has a body, so a length would speak of another answer's.
             _ if matches!(self.status, 204 | 304) => {}
             Body::Bytes(bytes) => put(&[b"Content-Length: ", bytes.len().to_string().as_bytes(), b"\r\n"]),
-            Body::Stream(_) if terms.version == Version::Http11 => put(&[b"Transfer-Encoding: chunked\r\n"]),
+            Body::Stream(_, Some(length)) => {
+                put(&[b"Content-Length: ", length.to_string().as_bytes(), b"\r\n"]);
+            }
+            Body::Stream(_, None) if terms.version == Version::Http11 => {
+                put(&[b"Transfer-Encoding: chunked\r\n"]);
+            }
             // RFC 9112 §6.1: never to a 1.0 client; the close ends the body.
-            Body::Stream(_) => {}
+            Body::Stream(_, None) => {}
+            Body::Tunnel(_) => {
+                put(&[b"Connection: Upgrade\r\n\r\n"]);
+                return head;
+            }
         }
         put(&[b"Connection: ", if terms.keep { b"keep-alive" } else { b"close" }, b"\r\n\r\n"]);
         head
@@ -264,6 +312,8 @@ pub(super) struct Terms {
 pub struct StreamWriter<'c> {
     link: &'c Arc<Link>,
     chunked: bool,
+    /// Bytes still owed, where the head has named a length.
+    left: Option<u64>,
 }
 
 impl StreamWriter<'_> {
@@ -290,6 +340,10 @@ impl StreamWriter<'_> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length == 0 {
             return Ok(()); // An empty chunk would end the body.
+        }
+        if let Some(left) = &mut self.left {
+            // More than was named would be read as the next answer.
+            *left = left.checked_sub(length as u64).ok_or(io::ErrorKind::InvalidData)?;
         }
         if !self.chunked {
             return self.link.write(parts);
@@ -325,6 +379,7 @@ impl Write for StreamWriter<'_> {
 /// RFC 9110 §15. Clients ignore it, people read it; a status without one is fine (RFC 9112 §4).
 fn reason(status: u16) -> &'static str {
     match status {
+        101 => "Switching Protocols",
         200 => "OK",
         201 => "Created",
         202 => "Accepted",
@@ -391,7 +446,7 @@ mod tests {
         let link = Arc::new(Link::new(socket, std::time::Duration::from_secs(1)));
         let size = || socket2::SockRef::from(link.socket()).send_buffer_size().unwrap();
         let before = size();
-        StreamWriter { link: &link, chunked: true }.shrink_send_buffer().unwrap();
+        StreamWriter { link: &link, chunked: true, left: None }.shrink_send_buffer().unwrap();
         // Linux doubles it, for its own bookkeeping.
         assert_eq!(size(), 2 * HTTP_STREAM_SEND_BUFFER);
         assert!(before > size());

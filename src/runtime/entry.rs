@@ -5,11 +5,12 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::gate::Gate;
 use super::snapshot::{Run, View};
 use super::{Reply, container};
 use crate::docker::{Inspected, State};
 use crate::domain::lifecycle::{Kind, Life};
-use crate::domain::{Deployment, Desired, Event, Metrics, Project, Status};
+use crate::domain::{Deployment, Desired, Event, Metrics, Project, Status, Traffic};
 
 /// One version of a project, with its container.
 pub(super) struct Tenant {
@@ -74,6 +75,10 @@ pub(super) struct Entry {
     pub tidy_at: Option<Instant>,
     /// Its containers are gone; its images and logs are to go before its record does.
     pub erase: bool,
+    /// Where requests pass to the version that serves.
+    pub gate: Arc<Gate>,
+    /// What of that the store has.
+    pub counted: Traffic,
     pub shown: Status,
     pub metrics: Option<Metrics>,
     /// Changes handed to the store, and those that it has answered.
@@ -102,12 +107,19 @@ impl Entry {
             strays: Vec::new(),
             tidy_at: None,
             erase: false,
+            gate: Arc::default(),
+            counted: Traffic::default(),
             metrics: None,
             saves: 0,
             saves_answered: 0,
             replies: Vec::new(),
             view: None,
         }
+    }
+
+    /// What has passed to its app since the project exists.
+    pub fn traffic(&self) -> Traffic {
+        self.current.project.traffic.and(self.gate.meter.read())
     }
 
     pub fn tenants(&self) -> impl Iterator<Item = &Tenant> {
@@ -173,6 +185,9 @@ impl Entry {
     fn make_view(&self) -> View {
         let Tenant { project, life, seen, .. } = &self.current;
         let up = seen.as_deref().filter(|seen| seen.state == State::Running && life.is_up());
+        // While it is deployed anew, the version before serves on.
+        let serving = up.filter(|_| life.status() == Status::Running);
+        self.gate.set(serving.and_then(|seen| container::probe_address(project, seen)));
         View {
             project: Arc::clone(project),
             status: self.shown,
@@ -180,6 +195,7 @@ impl Entry {
             address: up.and_then(|seen| container::browser_address(project, seen)),
             metrics: self.metrics,
             run: up.and_then(run_of),
+            gate: Arc::clone(&self.gate),
             deployment: self.deployment(),
             waiting: self.waiting.clone().map(Arc::new),
         }

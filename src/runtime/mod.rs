@@ -5,6 +5,7 @@
 
 mod container;
 mod entry;
+pub mod gate;
 pub mod hub;
 mod janitor;
 pub mod ops;
@@ -20,12 +21,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use container::Reach;
+pub use gate::{Gate, Pass};
 pub use hub::Hub;
 pub use snapshot::{EngineState, Snapshot, View};
 
 use crate::docker::{ContainerEvent, Engine, Inspected, Listed};
 use crate::domain::lifecycle::{Op, Outcome};
-use crate::domain::{Deployment, Level, Project, ProjectId, Release, Step, Subnet, Template, UserId};
+use crate::domain::{
+    Deployment, Level, Project, ProjectId, Release, Step, Subnet, Template, Traffic, UserId,
+};
 use crate::{limits, store};
 
 /// What a person may ask of a project.
@@ -153,6 +157,8 @@ pub enum Message {
     Listed(Result<Vec<Listed>, String>),
     /// Where containers have their addresses.
     Bridges(Vec<Subnet>),
+    /// What passed to these apps could not be added to their counters.
+    NotCounted(Vec<(ProjectId, Traffic)>),
     /// New numbers.
     Sampled(Vec<poller::Sample>),
     /// Somebody wants to know whether the supervisor lives.

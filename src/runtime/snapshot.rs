@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use super::gate::Gate;
 use crate::docker::ContainerId;
-use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, UserId};
+use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, Traffic, UserId};
 
 /// One project as its owner sees it.
 #[derive(Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct View {
     pub metrics: Option<Metrics>,
     /// The container behind it, while that runs.
     pub run: Option<Run>,
+    /// Where requests pass to it.
+    pub gate: Arc<Gate>,
     /// Its deployment under way, or the last one.
     pub deployment: Option<Arc<Deployment>>,
     /// The one that waits for its turn.
@@ -32,6 +35,12 @@ pub struct View {
 }
 
 impl View {
+    /// What has passed to its app since the project exists.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.project.traffic.and(self.gate.meter.read())
+    }
+
     /// The deployment with this number, as far as it is not over for long.
     #[must_use]
     pub fn deployment(&self, number: u32) -> Option<&Deployment> {

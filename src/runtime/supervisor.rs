@@ -18,7 +18,8 @@ use super::{Build, Command, Hub, Message, Recorded, Refused, Reply, Runtime, Slo
 use crate::docker::{Action, ContainerEvent, Inspected, LABEL_INSTANCE, Listed, State};
 use crate::domain::lifecycle::{self, Change, Effect, Input, LAST_OUTPUT, Op, Outcome};
 use crate::domain::{
-    Addressed, Cause, ContainerName, Deployment, Event, Metrics, Project, ProjectId, Status, UserId, metrics,
+    Addressed, Cause, ContainerName, Deployment, Event, Metrics, Project, ProjectId, Status, Traffic, UserId,
+    metrics,
 };
 use crate::limits;
 use crate::store::{self, Store};
@@ -67,6 +68,8 @@ pub struct Supervisor {
     pub(super) last_built: Option<UserId>,
     /// Clean-ups under way.
     pub(super) cleaners: usize,
+    /// When what passed to apps is to be counted.
+    count_at: Instant,
     /// When the log was last told that the engine does not answer.
     complained: Option<Instant>,
     /// Operations that found no thread, or wait for their turn.
@@ -136,6 +139,7 @@ impl Supervisor {
             builds: settings.builds,
             last_built: None,
             cleaners: 0,
+            count_at: Instant::now() + limits::COUNT_EVERY,
             complained: None,
             waiting: VecDeque::new(),
             unsaved: VecDeque::new(),
@@ -189,13 +193,13 @@ impl Supervisor {
                 Some(due) => self.inbox.recv_deadline(due),
             };
             match message {
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return self.count(),
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             for _ in 1..limits::BATCH {
                 match self.inbox.try_recv() {
-                    Ok(Message::Stop) => return,
+                    Ok(Message::Stop) => return self.count(),
                     Ok(message) => self.take(message),
                     Err(_) => break,
                 }
@@ -209,11 +213,15 @@ impl Supervisor {
     fn next_due(&self) -> Option<Instant> {
         let stuck = !self.waiting.is_empty() || !self.unsaved.is_empty();
         let again = stuck.then(|| Instant::now() + limits::OFFER_AGAIN);
-        self.entries.values().filter_map(Entry::due).chain(again).min()
+        self.entries.values().filter_map(Entry::due).chain(again).chain([self.count_at]).min()
     }
 
     fn take_due(&mut self) {
         let now = Instant::now();
+        if self.count_at <= now {
+            self.count_at = now + limits::COUNT_EVERY;
+            self.count();
+        }
         for id in self.ids() {
             let Some(entry) = self.entries.get(&id).filter(|e| e.due().is_some_and(|at| at <= now)) else {
                 continue;
@@ -224,6 +232,30 @@ impl Supervisor {
                 self.step_at((id, number), Input::Due);
             }
             self.take_due_of_deployments(id, now);
+        }
+    }
+
+    /// Has the store add what has passed since the last time. What finds no place there is counted with the next.
+    fn count(&mut self) {
+        let added =
+            self.entries.iter().map(|(id, entry)| (*id, entry.gate.meter.read().since(entry.counted)));
+        let added: Vec<(ProjectId, Traffic)> = added.filter(|(_, added)| !added.is_none()).collect();
+        if added.is_empty() {
+            return;
+        }
+        let (inbox, told) = (self.runtime.inbox.clone(), added.clone());
+        let done = move |result: Result<(), store::Error>| {
+            if let Err(error) = result {
+                log::warn!("store: what passed to apps cannot be counted now: {error}");
+                drop(inbox.send(Message::NotCounted(told)));
+            }
+        };
+        if self.store.try_add_traffic(added.clone(), Box::new(done)).is_ok() {
+            for (id, added) in added {
+                if let Some(entry) = self.entries.get_mut(&id) {
+                    entry.counted = entry.counted.and(added);
+                }
+            }
         }
     }
 
@@ -267,6 +299,13 @@ impl Supervisor {
                     self.engine.bridges = subnets.into();
                 }
             }
+            Message::NotCounted(lost) => {
+                for (id, lost) in lost {
+                    if let Some(entry) = self.entries.get_mut(&id) {
+                        entry.counted = entry.counted.since(lost);
+                    }
+                }
+            }
             Message::Sampled(samples) => samples.iter().for_each(|sample| self.sampled(sample)),
             Message::Reach(answer) => {
                 // Whoever asked may have forgotten it.
@@ -291,7 +330,9 @@ impl Supervisor {
         let id = project.id;
         match self.entries.get_mut(&id) {
             Some(entry) => {
-                entry.current.project = Arc::new(project);
+                // What has passed since is counted here.
+                let traffic = entry.current.project.traffic;
+                entry.current.project = Arc::new(Project { traffic, ..project });
                 self.step(id, Input::Hint);
                 self.mark(id);
             }
@@ -510,12 +551,13 @@ impl Supervisor {
         if entry.shown != Status::Running || !current {
             return;
         }
+        let traffic = entry.traffic();
         let metrics = Metrics {
             cpu: sample.cpu,
             memory_mib: metrics::mib(sample.memory_bytes),
-            requests: project.requests,
+            requests: traffic.requests,
             uptime: metrics::uptime(sample.run.since, SystemTime::now()),
-            last_activity: project.last_request.map_or(sample.run.since, |at| at.max(sample.run.since)),
+            last_activity: traffic.last.map_or(sample.run.since, |at| at.max(sample.run.since)),
         };
         entry.metrics = Some(metrics);
         let (owner, project) = (project.owner, project.id);

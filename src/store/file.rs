@@ -12,8 +12,11 @@ use crate::limits::STORE_BUSY_MAX;
 
 /// The database, in the data folder.
 pub const FILE: &str = "muelle.db";
-const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_initial.sql"), include_str!("migrations/0002_deployments.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_initial.sql"),
+    include_str!("migrations/0002_deployments.sql"),
+    include_str!("migrations/0003_traffic.sql"),
+];
 
 /// Why the data cannot be used. Each is a sentence for the person who started us; nothing was changed.
 #[derive(Debug, thiserror::Error)]

@@ -29,7 +29,7 @@ use crate::threads::Thread;
 
 pub use file::{BackupError, DirLock, FILE, OpenError, backup};
 pub use logs::{Log, Logs};
-pub use projects::{Count, NewProject};
+pub use projects::NewProject;
 pub use sessions::{OpenedSession, Session};
 pub use users::{Admit, NewUser};
 

@@ -13,7 +13,7 @@ use super::{
 use crate::domain::{
     Branch, Cause, ContainerName, Deployment, Desired, EnvName, HealthPath, HostLabel, IdleAfter, ImageRef,
     Project, ProjectId, ProjectName, Release, RepoUrl, Secret, Settings, SettingsChange, Source, Template,
-    UserId,
+    Traffic, UserId,
 };
 use crate::limits::PROJECTS_PER_USER;
 
@@ -32,17 +32,6 @@ pub struct NewProject {
     pub settings: Settings,
     /// Whether it is to run.
     pub desired: Desired,
-}
-
-/// Requests of a project since the last time they were told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Count {
-    /// Whose.
-    pub project: ProjectId,
-    /// How many more.
-    pub requests: u64,
-    /// When the last of them was.
-    pub last_request: SystemTime,
 }
 
 impl Store {
@@ -169,12 +158,12 @@ impl Store {
         )
     }
 
-    /// Adds to the counters; those of projects that are gone are dropped.
+    /// Adds to the counters of projects; those of projects that are gone are dropped.
     ///
     /// # Errors
     /// [`Full`].
-    pub fn try_add_counts(&self, counts: Vec<Count>, done: Done<()>) -> Result<(), Full> {
-        self.post(move |db| add_counts(db, &counts), done)
+    pub fn try_add_traffic(&self, added: Vec<(ProjectId, Traffic)>, done: Done<()>) -> Result<(), Full> {
+        self.post(move |db| add_traffic(db, &added), done)
     }
 }
 
@@ -189,7 +178,9 @@ impl Reader {
 }
 
 const SELECT: &str =
-    "SELECT p.*, c.requests, c.last_request, d.image, d.port AS release_port, d.port_known FROM projects p
+    "SELECT p.*, u.host AS owner_host, c.requests, c.last_request, c.bytes_in, c.bytes_out, c.class_1, c.class_2,
+     c.class_3, c.class_4, c.class_5, d.image, d.port AS release_port, d.port_known FROM projects p
+     JOIN users u ON u.id = p.owner
      LEFT JOIN counters c ON c.project_id = p.id
      LEFT JOIN deployments d ON d.project_id = p.id AND d.number = p.release";
 
@@ -253,15 +244,22 @@ fn write_settings(db: &Connection, id: ProjectId, settings: &Settings) -> Result
     )?)
 }
 
-fn add_counts(db: &Connection, counts: &[Count]) -> Result<(), Error> {
+fn add_traffic(db: &Connection, added: &[(ProjectId, Traffic)]) -> Result<(), Error> {
     let mut add = db.prepare(
-        "INSERT INTO counters (project_id, requests, last_request) SELECT id, ?2, ?3 FROM projects WHERE id = ?1
+        "INSERT INTO counters (project_id, requests, last_request, bytes_in, bytes_out, class_1, class_2, class_3, class_4, class_5)
+         SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM projects WHERE id = ?1
          ON CONFLICT (project_id) DO UPDATE SET requests = requests + excluded.requests,
-         last_request = max(last_request, excluded.last_request)",
+         last_request = max(last_request, excluded.last_request), bytes_in = bytes_in + excluded.bytes_in,
+         bytes_out = bytes_out + excluded.bytes_out, class_1 = class_1 + excluded.class_1,
+         class_2 = class_2 + excluded.class_2, class_3 = class_3 + excluded.class_3,
+         class_4 = class_4 + excluded.class_4, class_5 = class_5 + excluded.class_5",
     )?;
-    for count in counts {
-        let requests = i64::try_from(count.requests).unwrap_or(i64::MAX);
-        add.execute(params![count.project.to_string(), requests, to_secs(count.last_request)])?;
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    for (project, added) in added {
+        let [c1, c2, c3, c4, c5] = added.classes.map(whole);
+        let last = added.last.map_or(0, to_secs);
+        let [requests, bytes_in, bytes_out] = [added.requests, added.bytes_in, added.bytes_out].map(whole);
+        add.execute(params![project.to_string(), requests, last, bytes_in, bytes_out, c1, c2, c3, c4, c5])?;
     }
     Ok(())
 }
@@ -287,6 +285,7 @@ fn decode(row: &Row) -> Result<Project, Error> {
         owner: text(row, "owner", UserId::parse)?,
         name: text(row, "name", |t| ProjectName::parse(t).ok())?,
         host: HostLabel::stored(row.get("host")?),
+        owner_host: HostLabel::stored(row.get("owner_host")?),
         source,
         template: text(row, "template", |t| Template::parse(t).ok())?,
         template_chosen: row.get("template_chosen")?,
@@ -310,8 +309,18 @@ fn decode(row: &Row) -> Result<Project, Error> {
         asleep: row.get("asleep")?,
         deleting: row.get("deleting")?,
         created_at: from_secs(row.get("created_at")?),
-        requests: row.get::<_, Option<i64>>("requests")?.unwrap_or(0).unsigned_abs(),
-        last_request: row.get::<_, Option<i64>>("last_request")?.map(from_secs),
+        traffic: traffic(row)?,
+    })
+}
+
+fn traffic(row: &Row) -> Result<Traffic, Error> {
+    let sum = |column: &str| Ok::<_, Error>(row.get::<_, Option<i64>>(column)?.unwrap_or(0).unsigned_abs());
+    Ok(Traffic {
+        requests: sum("requests")?,
+        bytes_in: sum("bytes_in")?,
+        bytes_out: sum("bytes_out")?,
+        classes: [sum("class_1")?, sum("class_2")?, sum("class_3")?, sum("class_4")?, sum("class_5")?],
+        last: row.get::<_, Option<i64>>("last_request")?.filter(|last| *last > 0).map(from_secs),
     })
 }
 

@@ -136,7 +136,7 @@ fn what_is_stored_comes_back_as_it_was() {
     let first = store.create_project(new.clone(), now(), |_| {}).unwrap();
     let second = store.create_project(adopting(user.id, "Base", "pg_1"), now(), |_| {}).unwrap();
     assert_eq!((&first.settings, first.host.as_str()), (&new.settings, "mi-app"));
-    assert_eq!((first.created_at, first.requests, first.last_request), (now(), 0, None));
+    assert_eq!((first.created_at, first.traffic), (now(), Traffic::default()));
     let never = SettingsChange { idle_after: Some(IdleAfter::Never), ..SettingsChange::default() };
     let second = store.update_project(second.id, None, never, |_| {}).unwrap();
     let instance = store.instance().to_owned();
@@ -321,14 +321,21 @@ fn case_105_counters_add_up_and_those_of_lost_projects_are_dropped() {
     let store = dir.store();
     let project = store.create_project(new_project(ana(&store).id, "One"), now(), |_| {}).unwrap();
     let later = now() + Duration::from_secs(5);
-    for (requests, last_request) in [(3, later), (4, now())] {
+    for (requests, last) in [(3, later), (4, now())] {
         let (done, result) = answer();
-        let count = |project| Count { project, requests, last_request };
-        store.try_add_counts(vec![count(project.id), count(ProjectId(1))], done).unwrap();
+        let added = Traffic {
+            requests,
+            bytes_in: 1,
+            bytes_out: 2,
+            classes: [0, requests, 0, 1, 0],
+            last: Some(last),
+        };
+        store.try_add_traffic(vec![(project.id, added), (ProjectId(1), added)], done).unwrap();
         assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Ok(()));
     }
-    let counted = store.reader().unwrap().projects().unwrap().remove(0);
-    assert_eq!((counted.requests, counted.last_request), (7, Some(later)));
+    let counted = store.reader().unwrap().projects().unwrap().remove(0).traffic;
+    let all = Traffic { requests: 7, bytes_in: 2, bytes_out: 4, classes: [0, 7, 0, 2, 0], last: Some(later) };
+    assert_eq!(counted, all);
 }
 
 #[test]
@@ -451,7 +458,7 @@ fn nobody_is_told_of_success_when_the_commit_fails() {
     let (done, culprit) = answer();
     let violation = |db: &Connection| {
         db.execute_batch(
-            "PRAGMA defer_foreign_keys = ON; INSERT INTO counters VALUES ('proj-00000001', 1, 1)",
+            "PRAGMA defer_foreign_keys = ON; INSERT INTO counters (project_id, requests, last_request) VALUES ('proj-00000001', 1, 1)",
         )?;
         Ok(())
     };

@@ -142,7 +142,7 @@ async function startMuelle(folder, origins) {
   const data = path.join(folder, 'data');
   const config = path.join(folder, 'config.toml');
   const cors = origins ? `cors_origins = ${JSON.stringify(origins)}\n` : '';
-  writeFileSync(config, `data_dir = ${JSON.stringify(data)}\n[api]\nlisten = "127.0.0.1:0"\n${cors}[deploy]\nallow_http = true\n`);
+  writeFileSync(config, `data_dir = ${JSON.stringify(data)}\n[api]\nlisten = "127.0.0.1:0"\n${cors}[deploy]\nallow_http = true\n[proxy]\nlisten = []\n`);
   let said = '';
   if (cleaning) throw new Error('ended before muelle started');
   const muelle = spawn(muelleBin, ['serve', '--config', config], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });

@@ -19,6 +19,7 @@ mod lifecycle;
 mod logs;
 mod metrics;
 mod openapi;
+mod proxy;
 mod recipes;
 mod tidy;
 mod watchdog;

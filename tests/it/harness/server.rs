@@ -108,6 +108,7 @@ impl Server {
         let socket = format!("socket = \"{}\"", image::socket().display());
         for (section, line) in [
             ("[api]", "listen = \"127.0.0.1:0\""),
+            ("[proxy]", "listen = []"),
             ("[metrics]", "interval = \"1s\""),
             ("[docker]", socket.as_str()),
         ] {

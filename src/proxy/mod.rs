@@ -1,0 +1,136 @@
+//! The door to the apps: finds a project by the host of a request, and passes the request on. It faces the internet.
+//!
+//! Knows hosts, gates and HTTP between a client and an app. Decides nothing about projects: where the gate is closed it says so. Runs on
+//! the client's connection thread.
+
+pub mod forward;
+pub mod route;
+#[cfg(test)]
+mod tests;
+pub mod tunnel;
+pub mod upstream;
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forward::{Failed, Origin, forward, passages};
+use route::Index;
+use upstream::{Error, Pool};
+
+use crate::domain::{Addresses, Status};
+use crate::http::{Handler, Head, Refusal, Request, Response};
+use crate::limits;
+use crate::runtime::{Runtime, Snapshot, View};
+
+/// What the proxy is made of.
+pub struct Settings {
+    /// Shows the projects and their gates.
+    pub runtime: Runtime,
+    /// How hosts are made.
+    pub addresses: Addresses,
+    /// Proxies whose word about the client is taken.
+    pub trusted_peers: Vec<IpAddr>,
+    /// The host under which the API answers here too, and what answers.
+    pub panel: Option<(String, Arc<dyn Handler>)>,
+}
+
+/// The proxy.
+pub struct Proxy {
+    settings: Settings,
+    pool: Arc<Pool>,
+    /// The index, and the snapshot that it is of.
+    index: Mutex<(Arc<Snapshot>, Arc<Index>)>,
+}
+
+impl Proxy {
+    /// Makes it. No I/O.
+    #[must_use]
+    pub fn new(settings: Settings) -> Proxy {
+        let snapshot = settings.runtime.snapshot();
+        let index = Arc::new(Index::of(&snapshot, &settings.addresses));
+        Proxy { settings, pool: Arc::default(), index: Mutex::new((snapshot, index)) }
+    }
+
+    /// Closes connections to apps that nobody needed for long.
+    pub fn reap(&self) {
+        self.pool.reap();
+    }
+
+    /// The index of what is known now: made anew once per change.
+    fn index(&self) -> Arc<Index> {
+        let snapshot = self.settings.runtime.snapshot();
+        let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&held.0, &snapshot) {
+            *held = (Arc::clone(&snapshot), Arc::new(Index::of(&snapshot, &self.settings.addresses)));
+        }
+        Arc::clone(&held.1)
+    }
+
+    fn answer(&self, request: &mut Request<'_>, view: &View) -> Response {
+        if passages(request.head()) > limits::PROXY_PASSAGES_MAX {
+            return page(508, "This app sends its requests back to where they come from");
+        }
+        let Some(pass) = view.gate.enter() else { return closed(view) };
+        let peer = request.peer().ip().to_canonical();
+        let is_trusted = self.settings.trusted_peers.contains(&peer);
+        let origin = Origin { peer, is_trusted, scheme: self.settings.addresses.scheme };
+        match forward(request, pass, &self.pool, &origin) {
+            Ok(response) => response,
+            Err(Failed::Client(refusal)) => self.refuse(&refusal, None),
+            Err(Failed::App(error)) => {
+                log::debug!("{}: {error}", view.project.id);
+                match error {
+                    Error::Timeout => page(504, "The app did not answer in time"),
+                    Error::Broken(_) | Error::Malformed(_) => page(502, "The app did not answer"),
+                }
+            }
+        }
+    }
+}
+
+impl Handler for Proxy {
+    fn handle(&self, request: &mut Request<'_>) -> Response {
+        let host = request.head().get("host").unwrap_or_default().to_owned();
+        if let Some((panel, handler)) = &self.settings.panel
+            && route::is(&host, panel)
+        {
+            return handler.handle(request);
+        }
+        match self.index().find(&host).cloned() {
+            Some(view) => self.answer(request, &view),
+            None => page(404, "There is nothing here"),
+        }
+    }
+
+    fn refuse(&self, refusal: &Refusal, _: Option<&Head>) -> Response {
+        page(refusal.status(), &refusal.to_string())
+    }
+}
+
+/// What is said where nobody may pass.
+fn closed(view: &View) -> Response {
+    let sentence = match view.status {
+        Status::Stopped => "This app is stopped",
+        Status::Error => "This app does not run",
+        Status::Running | Status::Deploying | Status::Inactive => "This app is starting",
+    };
+    let response = page(503, sentence);
+    match view.status {
+        Status::Stopped | Status::Error => response,
+        Status::Running | Status::Deploying | Status::Inactive => {
+            response.header("Retry-After", limits::PROXY_RETRY_AFTER_S)
+        }
+    }
+}
+
+#[cfg(test)]
+fn closed_at() -> Response {
+    page(503, "closed")
+}
+
+fn page(status: u16, sentence: &str) -> Response {
+    Response::bytes(status, format!("{sentence}\n"))
+        .header("Content-Type", "text/plain; charset=utf-8")
+        .header("Cache-Control", "no-store")
+        .header("X-Content-Type-Options", "nosniff")
+}

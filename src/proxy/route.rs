@@ -1,0 +1,71 @@
+//! Which host is whose: the index that the proxy looks hosts up in.
+//!
+//! Pure. A host is what stands in the request, without its port and its last dot, in lower case.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::domain::Addresses;
+use crate::runtime::{Snapshot, View};
+
+/// Projects by their hosts.
+#[derive(Debug, Default)]
+pub struct Index(HashMap<String, Arc<View>>);
+
+impl Index {
+    /// The index of a snapshot. Of two projects with one host, which a pattern without dots can make, the older one has it.
+    #[must_use]
+    pub fn of(snapshot: &Snapshot, addresses: &Addresses) -> Index {
+        let mut views: Vec<&Arc<View>> = snapshot.projects.values().collect();
+        views.sort_by_key(|view| (view.project.created_at, view.project.id));
+        let mut index = HashMap::with_capacity(views.len());
+        for view in views {
+            let host = addresses.host(&view.project.host, &view.project.owner_host);
+            index.entry(host).or_insert_with(|| Arc::clone(view));
+        }
+        Index(index)
+    }
+
+    /// The project of a host.
+    #[must_use]
+    pub fn find(&self, host: &str) -> Option<&Arc<View>> {
+        self.0.get(&*plain(host))
+    }
+}
+
+/// Whether a request's host is this one.
+#[must_use]
+pub fn is(host: &str, name: &str) -> bool {
+    *plain(host) == *name
+}
+
+/// A host without its port and its last dot, in lower case. The front has checked that it is one.
+fn plain(host: &str) -> Cow<'_, str> {
+    let name = if host.starts_with('[') { host } else { host.split(':').next().unwrap_or_default() };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        name.to_ascii_lowercase().into()
+    } else {
+        name.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_120_case_port_and_the_last_dot_do_not_matter() {
+        for (host, name) in [
+            ("A.Example.COM:80", "a.example.com"),
+            ("a.example.com.", "a.example.com"),
+            ("a.example.com.:8080", "a.example.com"),
+            ("a.example.com", "a.example.com"),
+            ("a.example.com.evil", "a.example.com.evil"),
+            ("[::1]:80", "[::1]:80"),
+        ] {
+            assert_eq!(plain(host), name, "{host}");
+        }
+    }
+}

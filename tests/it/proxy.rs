@@ -1,0 +1,180 @@
+//! Apps at addresses of their own, through the spawned server to real containers.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::engine::{self, WEB};
+use crate::harness::image::TestImage;
+use crate::harness::{Server, eventually};
+
+const SOON: Duration = Duration::from_secs(20);
+const PROXY: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\n";
+const HOST: &str = "app.admin-ana.localhost";
+
+/// Where the apps of a server are reached.
+fn door(server: &Server) -> String {
+    let log = server.log();
+    let line = log.lines().find_map(|line| line.split("apps are reached at http://").nth(1));
+    line.expect("a line that says where").to_owned()
+}
+
+/// Says something there and gives the answer until the connection closes.
+fn say(door: &str, request: &str) -> String {
+    let mut socket = TcpStream::connect(door).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn get(door: &str, host: &str) -> String {
+    say(door, &format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+}
+
+#[test]
+fn case_120_121_an_app_answers_at_its_own_host_however_that_is_written() {
+    let server = Server::with(PROXY);
+    let ana = server.admin();
+    let id = ana.project("Mi App", WEB);
+    ana.await_status(&id, "running", SOON);
+    let door = door(&server);
+    let port = door.split(':').nth(1).unwrap();
+    let url = ana.get(&format!("/api/projects/{id}")).ok(200)["project"]["url"].clone();
+    assert_eq!(url, format!("http://mi-app.admin-ana.localhost:{port}"));
+    for host in ["mi-app.admin-ana.localhost", "MI-APP.Admin-Ana.LocalHost:80", "mi-app.admin-ana.localhost."]
+    {
+        let answer = get(&door, host);
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"), "{host}: {answer}");
+    }
+    let twin = get(&door, "localhost:3000");
+    assert!(twin.starts_with("HTTP/1.1 404 "), "the dashboard's host is no app's: {twin}");
+    let forged = "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-Host: mi-app.admin-ana.localhost\r\nConnection: close\r\n\r\n";
+    assert!(say(&door, forged).starts_with("HTTP/1.1 404 "), "by Host only");
+}
+
+#[test]
+fn case_119_a_host_that_is_nobodys_is_a_plain_404_and_a_deleted_project_too() {
+    let server = Server::with(PROXY);
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    let door = door(&server);
+    let nobody = get(&door, "nobody.localhost");
+    for host in ["127.0.0.1", "xn--e1afmkfd.localhost", &format!("{HOST}.evil"), "app.other.localhost"] {
+        assert_eq!(get(&door, host), nobody, "{host}");
+    }
+    assert!(nobody.starts_with("HTTP/1.1 404 ") && !nobody.contains("app"), "{nobody}");
+    ana.delete(&format!("/api/projects/{id}")).ok(200);
+    eventually("the deleted one is as absent", SOON, || {
+        let answer = get(&door, HOST);
+        if answer == nobody { Ok(()) } else { Err(answer) }
+    });
+}
+
+#[test]
+fn what_is_stopped_says_so_and_what_starts_again_is_reached_at_its_new_address() {
+    let server = Server::with(PROXY);
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    let door = door(&server);
+    assert!(get(&door, HOST).ends_with("hello"));
+    ana.post(&format!("/api/containers/{id}/stop"), &json!({})).ok(200);
+    ana.await_status(&id, "stopped", SOON);
+    let answer = get(&door, HOST);
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("This app is stopped"), "{answer}");
+    ana.post(&format!("/api/containers/{id}/start"), &json!({})).ok(200);
+    ana.await_status(&id, "running", SOON);
+    assert!(get(&door, HOST).ends_with("hello"));
+    engine::remove(&format!("muelle-{id}"));
+    ana.await_status(&id, "stopped", SOON);
+    assert!(get(&door, HOST).starts_with("HTTP/1.1 503 "));
+}
+
+#[test]
+fn the_panel_has_a_host_of_its_own_where_that_is_wanted() {
+    let server = Server::with(&format!(
+        "{PROXY}panel_host = \"panel.localhost\"\n[api]\nhosts = [\"panel.localhost\"]\n"
+    ));
+    server.await_engine();
+    let door = door(&server);
+    let request = "GET /api/health HTTP/1.1\r\nHost: panel.localhost\r\nConnection: close\r\n\r\n";
+    let answer = say(&door, request);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\"status\":\"ok\""), "{answer}");
+    assert!(get(&door, "localhost").starts_with("HTTP/1.1 404 "));
+}
+
+/// Serves 256 MiB of nothing at `/big`.
+const BIG: &str =
+    "busybox mkdir -p /www; busybox truncate -s 268435456 /www/big; exec busybox httpd -f -p 8080 -h /www";
+
+#[test]
+fn case_128_a_large_download_costs_no_memory() {
+    let server = Server::with(PROXY);
+    let ana = server.admin();
+    let image =
+        TestImage::new(&[&format!("CMD {}", json!(["/bin/busybox", "sh", "-c", BIG])), "EXPOSE 8080"]);
+    let id = ana.project("App", &image.0);
+    ana.await_status(&id, "running", SOON);
+    let door = door(&server);
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().to_owned();
+        line.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(get(&door, HOST).starts_with("HTTP/1.1 404 "), "the app's own");
+    let before = resident();
+    let mut socket = TcpStream::connect(&door).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    socket.write_all(format!("GET /big HTTP/1.0\r\nHost: {HOST}\r\n\r\n").as_bytes()).unwrap();
+    let read = std::io::copy(&mut socket, &mut std::io::sink()).unwrap();
+    assert!(read > 256 << 20, "{read}");
+    let grown = resident() - before;
+    assert!(grown < 1024, "{grown} KiB more for 256 MiB");
+}
+
+#[test]
+fn case_105_requests_are_counted_as_the_app_answered_them_and_survive_kill_9() {
+    let mut server = Server::with(PROXY);
+    let mut ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    let at = door(&server);
+    for _ in 0..20 {
+        assert!(get(&at, HOST).ends_with("hello"));
+    }
+    let missing = format!("GET /none HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    assert!(say(&at, &missing).starts_with("HTTP/1.1 404 "));
+    assert!(get(&at, "nobody.localhost").starts_with("HTTP/1.1 404 "), "nobody's request");
+    let path = format!("/api/projects/{id}");
+    let stream = server.stream(&ana);
+    let (event, _) = stream.until("its numbers", SOON, |it| {
+        it.name == "metrics_updated" && it.data["metrics"]["requests"] == 21
+    });
+    assert_eq!(event.data["projectId"], id);
+    let project = ana.get(&path).ok(200)["project"].clone();
+    assert_eq!(
+        (&project["metrics"]["requests"], &project["traffic"]["answers"]),
+        (&json!(21), &json!([0, 20, 0, 1, 0]))
+    );
+    assert!(project["traffic"]["bytes_out"].as_u64().is_some_and(|bytes| bytes > 20 * 5), "{project}");
+    let db = rusqlite::Connection::open(server.data().join("muelle.db")).unwrap();
+    let stored =
+        || db.query_row("SELECT requests FROM counters", [], |row| row.get::<_, u32>(0)).unwrap_or(0);
+    eventually("the store has them", SOON, || if stored() == 21 { Ok(()) } else { Err(stored()) });
+    drop(stream);
+    server.kill();
+    server.run();
+    ana = ana.with_base(&server.base);
+    ana.await_status(&id, "running", SOON);
+    assert!(get(&door(&server), HOST).ends_with("hello"));
+    assert_eq!(ana.get(&path).ok(200)["project"]["traffic"]["answers"], json!([0, 21, 0, 1, 0]));
+    ana.patch(&path, &json!({"memory_mb": 64})).ok(200);
+    assert_eq!(ana.get(&path).ok(200)["project"]["traffic"]["answers"], json!([0, 21, 0, 1, 0]), "once each");
+    assert_eq!(server.terminate(), Some(0));
+    eventually("an end by SIGTERM loses none", SOON, || if stored() == 22 { Ok(()) } else { Err(stored()) });
+}
