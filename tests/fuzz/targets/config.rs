@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use muelle::config::{Config, Problem};
-use muelle::limits::CONFIG_LIST_MAX;
+use muelle::limits::{CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX};
 
 /// In memory, and one for each process.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -38,7 +38,7 @@ fuzz_target!(|input: (Option<&str>, &[u8])| {
 });
 
 fn is_valid(config: &Config) {
-    let Config { data_dir, trusted_peers, api, auth, docker, metrics, limits } = config;
+    let Config { data_dir, trusted_peers, api, auth, docker, metrics, proxy, deploy, limits } = config;
     assert!(data_dir.is_absolute() && docker.socket.is_absolute());
     assert!((1..=CONFIG_LIST_MAX).contains(&api.listen.len()) && trusted_peers.len() <= CONFIG_LIST_MAX);
     let is_origin = |it: &String| {
@@ -58,6 +58,13 @@ fn is_valid(config: &Config) {
     assert!((Duration::from_secs(1)..=Duration::from_secs(60)).contains(&metrics.interval));
     assert!(limits.streams <= limits.connections && limits.connections >= 8 && limits.per_address > 0);
     assert!(limits.project_cpus.is_none_or(|cpus| (0.01..=1024.0).contains(&cpus)));
+    assert!(proxy.listen.len() <= CONFIG_LIST_MAX && proxy.host_pattern.contains("{project}"));
+    assert!(proxy.public_port != Some(0) && limits.proxy_connections >= 8);
+    assert!(
+        deploy.keep_images > 0
+            && !deploy.clone_timeout.is_zero()
+            && deploy.build_timeout <= DEPLOY_TIMEOUT_MAX
+    );
     assert!(limits.project_memory_mb_default() <= limits.project_memory_mb && limits.project_memory_mb >= 16);
 }
 
