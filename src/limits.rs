@@ -111,6 +111,10 @@ pub const PROXY_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const PROXY_IDLE_FRESH: Duration = Duration::from_secs(1);
 /// Idle connections kept to one app.
 pub const PROXY_IDLE_PER_APP: usize = 64;
+/// How long a folder that somebody still writes to is tried to be removed.
+pub const FOLDER_IN_USE_MAX: Duration = Duration::from_secs(10);
+/// How long until it is tried again.
+pub const FOLDER_AGAIN: Duration = Duration::from_millis(50);
 /// Times that a request may have passed through a muelle.
 pub const PROXY_PASSAGES_MAX: usize = 5;
 /// Seconds after which a client may try again an app that starts.

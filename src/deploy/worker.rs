@@ -73,10 +73,17 @@ pub fn start(settings: Settings, builds: Receiver<Build>, died: Sender<String>) 
 const CHECKOUTS: &str = "checkouts";
 const CANCELLED: &str = "It was cancelled";
 
+/// A process that outlives a kill of muelle may still be writing there: it ends soon, and the folder is removed behind it.
 fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
+    let until = Instant::now() + limits::FOLDER_IN_USE_MAX;
+    loop {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && Instant::now() < until => {
+                std::thread::park_timeout(limits::FOLDER_AGAIN);
+            }
+            removed => return removed,
+        }
     }
 }
 
