@@ -369,10 +369,17 @@ impl Server {
         }
         image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
         let filters = image::encoded(&format!(r#"{{"label":["muelle.instance={instance}"]}}"#));
-        let (_, images) =
-            engine::json("GET", &format!("/images/json?filters={filters}"), &serde_json::Value::Null);
-        for image in images.as_array().into_iter().flatten() {
-            image::raw("DELETE", &format!("/images/{}?force=1", image["Id"].as_str().unwrap()), "", b"");
-        }
+        // What a build that was ended left may come a moment later, and what still hangs on another image goes behind that.
+        eventually("its images are gone", std::time::Duration::from_secs(20), || {
+            let (_, images) =
+                engine::json("GET", &format!("/images/json?filters={filters}"), &serde_json::Value::Null);
+            let images = images.as_array().cloned().unwrap_or_default();
+            let delete = |image: &serde_json::Value| {
+                let path = format!("/images/{}?force=1", image["Id"].as_str().unwrap());
+                image::raw("DELETE", &path, "", b"").1
+            };
+            let refused: Vec<String> = images.iter().map(delete).collect();
+            if images.is_empty() { Ok(()) } else { Err(refused) }
+        });
     }
 }
