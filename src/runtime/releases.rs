@@ -488,6 +488,10 @@ impl Supervisor {
         if let Some(entry) = self.entries.get_mut(&slot.0) {
             entry.leaving.retain(|tenant| tenant.number() != slot.1);
             self.names.retain(|_, known| *known != slot);
+            if entry.probation.is_none() {
+                // Its image could not go before it.
+                entry.tidy_at.get_or_insert_with(Instant::now);
+            }
             self.try_erase(slot.0);
         }
     }

@@ -857,6 +857,30 @@ fn images_that_are_not_kept_go() {
 }
 
 #[test]
+fn the_image_of_a_version_that_did_not_take_over_goes_though_its_container_takes_long_to_end() {
+    let stage = Stage::new();
+    let id = stage.running("first");
+    commit(
+        &stage.repo,
+        &[("Dockerfile", dockerfile("trap '' TERM; while :; do sleep 1; done")), page("second")[1].clone()],
+    );
+    let number = stage.rebuild(&id);
+    eventually("the new one runs", SOON, || {
+        let found = containers(&id);
+        if found.contains(&format!("/muelle-{id}-{number}")) { Ok(()) } else { Err(found) }
+    });
+    let asked = Instant::now();
+    stage.ana.post(&format!("/api/projects/{id}/deployments/{number}/cancel"), &json!({})).ok(200);
+    let instance = stage.server.instance();
+    eventually("its image is gone", SOON, || {
+        let left = images(&id);
+        if left == [format!("muelle-{instance}/{id}:1")] { Ok(()) } else { Err(left) }
+    });
+    assert!(asked.elapsed() > Duration::from_secs(5), "it did not take long");
+    assert_eq!(stage.says(&id), "first");
+}
+
+#[test]
 fn case_143_no_request_fails_while_it_is_redeployed() {
     let stage = Stage::new();
     let id = stage.running("0");
