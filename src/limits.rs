@@ -111,10 +111,6 @@ pub const PROXY_IDLE_MAX: Duration = Duration::from_secs(30);
 pub const PROXY_IDLE_FRESH: Duration = Duration::from_secs(1);
 /// Idle connections kept to one app.
 pub const PROXY_IDLE_PER_APP: usize = 64;
-/// How long a folder that somebody still writes to is tried to be removed.
-pub const FOLDER_IN_USE_MAX: Duration = Duration::from_secs(10);
-/// How long until it is tried again.
-pub const FOLDER_AGAIN: Duration = Duration::from_millis(50);
 /// Times that a request may have passed through a muelle.
 pub const PROXY_PASSAGES_MAX: usize = 5;
 /// Seconds after which a client may try again an app that starts.
@@ -415,6 +411,8 @@ pub const PROBATION: Duration = Duration::from_secs(60);
 pub const JANITOR_MAX: Duration = Duration::from_secs(30);
 /// How long the engine may take to end a build that was given up: its last step may become an image after that.
 pub const BUILD_UNWIND: Duration = Duration::from_secs(2);
+/// Pause until a repository's files are removed that could not be.
+pub const CHECKOUT_AGAIN: Duration = Duration::from_secs(5);
 /// Pause until images are removed that could not be, or that a build might be about to use.
 pub const CLEAN_AGAIN: Duration = Duration::from_secs(5);
 /// Clean-ups at once: they hold a thread for long that others need to start and stop apps.

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, ErrorKind, PipeReader, Read};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -57,46 +57,17 @@ pub struct Settings {
 /// Starts the thread. It ends when nobody can send it anything any more; should it die, `died` is told.
 ///
 /// # Errors
-/// When the system refuses a thread, or what an earlier life left cannot be removed.
+/// When the system refuses a thread.
 pub fn start(settings: Settings, builds: Receiver<Build>, died: Sender<String>) -> io::Result<Thread> {
-    let checkouts = settings.data_dir.join(CHECKOUTS);
-    remove(&checkouts)?;
     spawn_vital("deploy", limits::STACK_DEFAULT, died, move || {
-        for build in builds {
+        while let Some(build) = settings.next(&builds) {
             settings.take(&build);
         }
-        // What is left is removed at the next start.
-        drop(remove(&checkouts));
     })
 }
 
 const CHECKOUTS: &str = "checkouts";
 const CANCELLED: &str = "It was cancelled";
-
-/// A process that outlives a kill of muelle may still be writing there: it ends soon, and the folder is removed behind it.
-fn remove(folder: &Path) -> io::Result<()> {
-    let until = Instant::now() + limits::FOLDER_IN_USE_MAX;
-    loop {
-        match fs::remove_dir_all(folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && Instant::now() < until => {
-                std::thread::park_timeout(limits::FOLDER_AGAIN);
-            }
-            removed => return removed,
-        }
-    }
-}
-
-/// A folder that goes with this.
-struct Checkout(PathBuf);
-
-impl Drop for Checkout {
-    fn drop(&mut self) {
-        if let Err(error) = remove(&self.0) {
-            log::warn!("{} cannot be removed: {error}", self.0.display());
-        }
-    }
-}
 
 /// Why there is no image, and what it left.
 type Failed = BuildFailure;
@@ -106,6 +77,23 @@ fn failed(reason: impl Into<String>) -> Failed {
 }
 
 impl Settings {
+    /// Waits for the next build, while no repository's files are left of an earlier one. A git that outlived a kill of muelle can still be
+    /// writing such: they are removed behind it.
+    fn next(&self, builds: &Receiver<Build>) -> Option<Build> {
+        loop {
+            match fs::remove_dir_all(self.data_dir.join(CHECKOUTS)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    log::warn!("a repository's files cannot be removed, which is tried again: {error}");
+                }
+                _ => return builds.recv().ok(),
+            }
+            match builds.recv_timeout(limits::CHECKOUT_AGAIN) {
+                Err(RecvTimeoutError::Timeout) => {}
+                next => return next.ok(),
+            }
+        }
+    }
+
     /// Sees a deployment through, and tells how it ended, whatever happens.
     fn take(&self, build: &Build) {
         let (project, number) = (&build.project, build.deployment.number);
@@ -134,7 +122,7 @@ impl Settings {
         // A private repository's files are nobody else's while they are here.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
         made.map_err(|error| failed(format!("There is no room for the repository's files: {error}")))?;
-        let checkout = Checkout(folder.join(format!("{}-{number}", project.id)));
+        let checkout = folder.join(format!("{}-{number}", project.id));
         let branch = project.settings.branch.as_ref();
         let what = branch.map_or(String::new(), |branch| format!(", branch {}", branch.as_str()));
         voice.say(Step::Clone, PERCENT_CLONE, &format!("Fetching {}{what}", url.as_str()));
@@ -142,7 +130,7 @@ impl Settings {
             url,
             branch,
             token: project.settings.git_token.as_ref(),
-            into: &checkout.0,
+            into: &checkout,
             askpass: &self.askpass,
             allow_private_hosts: self.allow_private_hosts,
             limit: self.clone_timeout,
@@ -156,13 +144,13 @@ impl Settings {
         voice.say(Step::Build, PERCENT_BUILD.0, "Looking for how to build it");
         let env: Vec<_> = project.settings.env.keys().cloned().collect();
         let chosen = project.template_chosen.then_some(project.template);
-        let recipe = recipe::find(&checkout.0, chosen, &self.images, &env)
+        let recipe = recipe::find(&checkout, chosen, &self.images, &env)
             .map_err(|refusal| failed(format!("It cannot be built: {refusal}")))?;
         voice.say(Step::Build, PERCENT_BUILD.0, &recipe.sentence);
         if let Some(template) = recipe.template {
             voice.tell(Told::Template(template));
         }
-        self.build(build, Files { checkout: checkout.0.clone(), recipe, time: cloned.time }, voice)
+        self.build(build, Files { checkout, recipe, time: cloned.time }, voice)
     }
 
     /// Where the engine keeps its images. One that goes away before it has anything of this build is waited for, as what is queued waits.
