@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -38,10 +38,13 @@ impl TestImage {
     }
 }
 
-/// Tidies up in a `drop`: what fails there must not end the other tests.
+/// Tidies up in a `drop`: what fails there fails the test, unless that has failed already.
 pub fn tidy(up: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(up)).is_err() {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(up)) else { return };
+    if std::thread::panicking() {
         eprintln!("something of this test is left behind");
+    } else {
+        resume_unwind(panic);
     }
 }
 
