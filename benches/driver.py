@@ -701,9 +701,9 @@ class Site:
         return self.muelle.api("GET", f"/api/projects/{self.id}")["project"]
 
     def change(self, files=None):
-        """Commits a new page, and gives the word on it."""
+        """Commits a new page, which no build has seen, and gives the word on it."""
         self.count += 1
-        self.word = f"page {self.count} of {os.getpid()}"
+        self.word = os.urandom(16).hex()
         self.git.commit("site", {"index.html": self.word.encode(), **(files or {})})
         return self.word
 
