@@ -862,12 +862,15 @@ fn the_image_of_a_version_that_did_not_take_over_goes_though_its_container_takes
     let id = stage.running("first");
     commit(
         &stage.repo,
-        &[("Dockerfile", dockerfile("trap '' TERM; while :; do sleep 1; done")), page("second")[1].clone()],
+        &[
+            ("Dockerfile", dockerfile("trap '' TERM; echo deaf; while :; do sleep 1; done")),
+            page("second")[1].clone(),
+        ],
     );
     let number = stage.rebuild(&id);
-    eventually("the new one runs", SOON, || {
-        let found = containers(&id);
-        if found.contains(&format!("/muelle-{id}-{number}")) { Ok(()) } else { Err(found) }
+    eventually("the new one runs and does not hear that it is to end", SOON, || {
+        let said = engine::text(&format!("/containers/muelle-{id}-{number}/logs?stdout=1"));
+        if said.contains("deaf") { Ok(()) } else { Err(said) }
     });
     let asked = Instant::now();
     stage.ana.post(&format!("/api/projects/{id}/deployments/{number}/cancel"), &json!({})).ok(200);

@@ -364,13 +364,22 @@ impl Server {
             return;
         }
         let instance = self.instance();
-        for container in engine::labelled(&format!("muelle.instance={instance}")) {
-            engine::remove(container["Id"].as_str().unwrap());
-        }
-        image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
+        let limit = std::time::Duration::from_secs(20);
+        // What the engine is removing already is refused at once, and holds on to its network and its image.
+        eventually("its containers are gone", limit, || {
+            let left = engine::labelled(&format!("muelle.instance={instance}"));
+            for container in &left {
+                engine::remove(container["Id"].as_str().unwrap());
+            }
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+        eventually("its network is gone", limit, || {
+            let (status, answer) = image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
+            if matches!(status, 204 | 404) { Ok(()) } else { Err(answer) }
+        });
         let filters = image::encoded(&format!(r#"{{"label":["muelle.instance={instance}"]}}"#));
         // What a build that was ended left may come a moment later, and what still hangs on another image goes behind that.
-        eventually("its images are gone", std::time::Duration::from_secs(20), || {
+        eventually("its images are gone", limit, || {
             let (_, images) =
                 engine::json("GET", &format!("/images/json?filters={filters}"), &serde_json::Value::Null);
             let images = images.as_array().cloned().unwrap_or_default();
