@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use crate::domain::ImageRef;
+use crate::domain::{IdleAfter, ImageRef};
 use crate::limits::{
-    CONFIG_BYTES_MAX, CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROJECT_MEMORY_MB, REFRESH_LIFETIME,
-    TOKEN_LIFETIME_MAX,
+    CONFIG_BYTES_MAX, CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROJECT_MEMORY_MB, PROXY_WAKE_MAX,
+    REFRESH_LIFETIME, SLEEP_AFTER, SLEEP_GRACE, TOKEN_LIFETIME_MAX,
 };
 
 /// A whole, valid configuration.
@@ -38,6 +38,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// For the addresses of apps.
     pub proxy: Proxy,
+    /// For apps that nobody uses.
+    pub idle: Idle,
     /// For what is built from repositories.
     pub deploy: Deploy,
     /// How much of everything.
@@ -144,6 +146,21 @@ pub struct Proxy {
     pub scheme: &'static str,
     /// The host under which the API is reachable here too.
     pub panel_host: Option<String>,
+}
+
+/// `[idle]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Idle {
+    /// How long without a request until an app may sleep whose owner did not choose.
+    pub after: IdleAfter,
+    /// How long it must have been running.
+    pub grace: Duration,
+    /// How long a request is held for an app that starts.
+    pub wake_timeout: Duration,
+    /// Parts of the names of programs whose requests do not count.
+    pub ignore_user_agents: Vec<String>,
+    /// Paths that do not count.
+    pub ignore_paths: Vec<String>,
 }
 
 /// `[deploy]`
@@ -272,10 +289,11 @@ fn parse(
     let docker = docker(&mut keys, folder, env);
     let metrics = metrics(&mut keys);
     let proxy = proxy(&mut keys);
+    let idle = idle(&mut keys);
     let deploy = deploy(&mut keys);
     let limits = limits(&mut keys);
     let known = keys.finish()?;
-    Ok((Config { data_dir, trusted_peers, api, auth, docker, metrics, proxy, deploy, limits }, known))
+    Ok((Config { data_dir, trusted_peers, api, auth, docker, metrics, proxy, idle, deploy, limits }, known))
 }
 
 fn api(keys: &mut Keys) -> Api {
@@ -374,6 +392,48 @@ fn proxy(keys: &mut Keys) -> Proxy {
             "" => Ok(None),
             host => host_name(host).map(Some),
         }),
+    }
+}
+
+/// What programs call themselves that look at sites by themselves.
+const ROBOTS: [&str; 11] = [
+    "bot",
+    "crawl",
+    "spider",
+    "slurp",
+    "monitor",
+    "uptime",
+    "pingdom",
+    "statuscake",
+    "censys",
+    "zgrab",
+    "masscan",
+];
+
+fn idle(keys: &mut Keys) -> Idle {
+    let time = |v: &Value, least: u64, most: u64| {
+        let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
+        let time = humantime::parse_duration(string(v)?).ok().filter(|time| (least..=most).contains(time));
+        let text = humantime::format_duration;
+        time.ok_or_else(|| format!("must be a time from \"{}\" to \"{}\"", text(least), text(most)))
+    };
+    let path = |path: &str| {
+        if path.starts_with('/') { Ok(path.to_owned()) } else { Err(format!("\"{path}\" is no path")) }
+    };
+    let robots = ROBOTS.map(str::to_owned).to_vec();
+    let asked_by_browsers = ["/favicon.ico", "/robots.txt"].map(str::to_owned).to_vec();
+    Idle {
+        after: keys.read("idle.after", IdleAfter::After(SLEEP_AFTER), |v| match v {
+            Value::String(word) if word == "never" => Ok(IdleAfter::Never),
+            v => {
+                time(v, 1, 365 * 86_400).map(IdleAfter::After).map_err(|sentence| sentence + ", or \"never\"")
+            }
+        }),
+        grace: keys.read("idle.grace", SLEEP_GRACE, |v| time(v, 0, 86_400)),
+        wake_timeout: keys.read("idle.wake_timeout", PROXY_WAKE_MAX, |v| time(v, 1, 600)),
+        ignore_user_agents: keys
+            .read("idle.ignore_user_agents", robots, |v| list(v, |text| Ok(text.to_ascii_lowercase()))),
+        ignore_paths: keys.read("idle.ignore_paths", asked_by_browsers, |v| list(v, path)),
     }
 }
 

@@ -18,10 +18,12 @@ use crate::config::{self, Config};
 use crate::deploy::recipe::Images;
 use crate::deploy::worker;
 use crate::docker::Docker;
-use crate::domain::{Addresses, Event, Status};
+use crate::domain::idle::Rule;
+use crate::domain::{Addresses, Event, IdleAfter, Status};
 use crate::host;
 use crate::http::{self, Bound};
 use crate::limits;
+use crate::proxy::activity::Activity;
 use crate::proxy::{self, Proxy};
 use crate::runtime::poller::{self, Kick};
 use crate::runtime::supervisor::{self, Supervisor};
@@ -108,6 +110,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
             ops: operations(config, &docker, &store, &logs),
             encode: Box::new(move |events: &[&Event], first| encoder.encode(events, first, words)),
             hub,
+            sleep: sleep(config),
             projects,
             last,
             waiting,
@@ -256,6 +259,12 @@ fn front(config: &Config) -> http::Settings {
     }
 }
 
+/// Who may be put to sleep: only what the proxy can wake again.
+fn sleep(config: &Config) -> Rule {
+    let after = if config.proxy.listen.is_empty() { IdleAfter::Never } else { config.idle.after };
+    Rule { after, grace: config.idle.grace }
+}
+
 /// The door to the apps, and where they are found through it.
 fn bind_apps(config: &Config) -> Result<Option<(Bound, Addresses)>, Fatal> {
     if config.proxy.listen.is_empty() {
@@ -297,6 +306,11 @@ fn serve_apps(
         runtime: runtime.clone(),
         addresses,
         trusted_peers: config.trusted_peers.iter().map(IpAddr::to_canonical).collect(),
+        activity: Activity {
+            ignored_agents: config.idle.ignore_user_agents.clone(),
+            ignored_paths: config.idle.ignore_paths.clone(),
+        },
+        wake_max: config.idle.wake_timeout,
         panel,
     };
     Ok(bound.serve(Arc::new(Proxy::new(settings)))?)
@@ -397,6 +411,7 @@ fn parts(
         project_memory_mb_max: config.limits.project_memory_mb,
         stuck_after: limits::STUCK_AFTER,
         addresses: None,
+        sleep: sleep(config),
         logs: Logs::new(&config.data_dir),
         allow_http: config.deploy.allow_http,
         allow_private_hosts: config.deploy.allow_private_hosts,

@@ -113,6 +113,24 @@ pub const PROXY_IDLE_FRESH: Duration = Duration::from_secs(1);
 pub const PROXY_IDLE_PER_APP: usize = 64;
 /// Times that a request may have passed through a muelle.
 pub const PROXY_PASSAGES_MAX: usize = 5;
+/// Requests that wait for one app to start; the others are told to come back.
+pub const PROXY_WAITING_MAX: usize = 128;
+/// How long a request is held for an app that starts.
+pub const PROXY_WAKE_MAX: Duration = Duration::from_secs(60);
+/// How long a browser that opens a page waits before it is shown that the app starts.
+pub const PROXY_PAGE_AFTER: Duration = Duration::from_millis(300);
+/// How often a request that waits is looked at: its client may have gone.
+pub const PROXY_WAIT_TICK: Duration = Duration::from_millis(500);
+/// Seconds after which a page that says so asks again.
+pub const PROXY_PAGE_AGAIN_S: u64 = 1;
+/// How long nobody may ask an app for anything until it is put to sleep, where its owner did not say.
+pub const SLEEP_AFTER: Duration = Duration::from_secs(1800);
+/// How long an app must have been running until it may be put to sleep.
+pub const SLEEP_GRACE: Duration = Duration::from_secs(120);
+/// How late the supervisor may come to look who is idle, until that is no measure of idleness.
+pub const STALLED: Duration = Duration::from_secs(3);
+/// CPU, in percent of what it may use, above which an app is at work though nobody asks it anything.
+pub const SLEEP_CPU_FLOOR: f64 = 2.0;
 /// Seconds after which a client may try again an app that starts.
 pub const PROXY_RETRY_AFTER_S: u64 = 2;
 const _: () = assert!(PROXY_COPY_BYTES * 4 < STACK_CONNECTION);

@@ -44,6 +44,16 @@ struct ProgressData<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct AutoShutdownData<'a> {
+    project_id: String,
+    project_name: &'a str,
+    reason: String,
+    inactive_time: String,
+    timestamp: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct MetricsData {
     project_id: String,
     metrics: MetricsBody,
@@ -106,6 +116,17 @@ impl Ids {
                         timestamp: rfc3339_millis(*at),
                     };
                     self.write(&mut out, id, "deployment_progress", &data);
+                }
+                Event::AutoShutdown { project, name, idle, at } => {
+                    let inactive_time = humantime::format_duration(*idle).to_string();
+                    let data = AutoShutdownData {
+                        project_id: project.to_string(),
+                        project_name: name.as_str(),
+                        reason: format!("no requests for {inactive_time}"),
+                        inactive_time,
+                        timestamp: rfc3339_millis(*at),
+                    };
+                    self.write(&mut out, id, "auto_shutdown", &data);
                 }
                 Event::Metrics { project, metrics } => {
                     let data = MetricsData {

@@ -36,6 +36,7 @@ use crate::auth::throttle::Throttle;
 use crate::auth::token::{Keys, Kind};
 use crate::docker::Docker;
 use crate::domain::Addresses;
+use crate::domain::idle::Rule;
 use crate::host;
 use crate::http::{self, Bytes, Head, Refusal, Request, Response};
 use crate::limits;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub project_cpus_max: f64,
     /// How apps are reached through the proxy; `None` where there is none.
     pub addresses: Option<Addresses>,
+    /// Who is put to sleep.
+    pub sleep: Rule,
     /// What deployments said.
     pub logs: Logs,
     /// Whether a repository may be fetched without TLS.
@@ -106,6 +109,7 @@ pub struct Api {
     project_memory_mb_max: u32,
     project_cpus_max: f64,
     addresses: Option<Addresses>,
+    sleep: Rule,
     logs: Logs,
     allow_http: bool,
     allow_private_hosts: bool,
@@ -154,6 +158,7 @@ impl Api {
             project_memory_mb_max: parts.project_memory_mb_max,
             project_cpus_max: parts.project_cpus_max,
             addresses: parts.addresses,
+            sleep: parts.sleep,
             logs: parts.logs,
             allow_http: parts.allow_http,
             allow_private_hosts: parts.allow_private_hosts,

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde_json::json;
 
@@ -10,12 +10,12 @@ use super::failure::Failure;
 use super::fields::Fields;
 use super::request::{Call, Caller};
 use super::routes::Answer;
-use super::wire::ProjectOut;
+use super::wire::{self, ProjectOut};
 use super::{Api, deployments, json as answer};
 use crate::docker::{self, Inspected};
 use crate::domain::{
-    Branch, ContainerName, Deployment, Desired, HealthPath, ImageRef, Project, ProjectName, RepoUrl, Secret,
-    Settings, SettingsChange, Source, Template,
+    Branch, ContainerName, Deployment, Desired, HealthPath, IdleAfter, ImageRef, Project, ProjectName,
+    RepoUrl, Secret, Settings, SettingsChange, Source, Status, Template,
 };
 use crate::http::Response;
 use crate::limits;
@@ -27,8 +27,10 @@ pub(super) fn list(api: &Api, call: &Call) -> Answer {
     let user = &call.caller()?.user;
     let snapshot = api.runtime.snapshot();
     let encode = |views: &[Arc<View>]| {
-        let projects: Vec<ProjectOut<'_>> =
-            views.iter().map(|view| ProjectOut::new(view, api.addresses.as_ref(), api.words)).collect();
+        let projects: Vec<ProjectOut<'_>> = views
+            .iter()
+            .map(|view| ProjectOut::new(view, api.addresses.as_ref(), api.sleep.after, api.words))
+            .collect();
         super::encode(&json!({"projects": projects}))
     };
     let bytes = match snapshot.owners.get(&user.id) {
@@ -44,6 +46,20 @@ pub(super) fn get(api: &Api, call: &Call) -> Answer {
     Ok(project(api, 200, &view))
 }
 
+/// `GET /projects/:id/why`: what keeps it awake, or what wakes it.
+pub(super) fn why(api: &Api, call: &Call) -> Answer {
+    let view = own(api, call)?;
+    let facts = view.idleness(&api.sleep, Instant::now());
+    let verdict = facts.judge();
+    let said = json!({
+        "awake": matches!(facts.status, Status::Running | Status::Deploying),
+        "sentence": verdict.sentence(),
+        "sleepsIn": verdict.sleeps_in().map(|left| left.as_secs()),
+        "idleAfter": wire::idle_text(facts.after),
+    });
+    Ok(answer(200, &said))
+}
+
 /// The caller's own project in the path; another's is as absent as none.
 pub(super) fn own(api: &Api, call: &Call) -> Result<Arc<View>, Failure> {
     let (caller, id) = (call.caller()?, call.project()?);
@@ -51,7 +67,10 @@ pub(super) fn own(api: &Api, call: &Call) -> Result<Arc<View>, Failure> {
 }
 
 fn project(api: &Api, status: u16, view: &View) -> Response {
-    answer(status, &json!({"project": ProjectOut::new(view, api.addresses.as_ref(), api.words)}))
+    answer(
+        status,
+        &json!({"project": ProjectOut::new(view, api.addresses.as_ref(), api.sleep.after, api.words)}),
+    )
 }
 
 /// `POST /projects`, from a repository, an image that the engine has or a container that is there already.
@@ -132,11 +151,7 @@ fn adopt(
         return Err(Failure::new(403, "Forbidden", "Only the administrator can adopt a container"));
     }
     engine_is_up(api)?;
-    if let Some(field) = ["env", "memory_mb", "cpus"].into_iter().find(|field| fields.has(field)) {
-        return Err(Failure::invalid(format!(
-            "{field} cannot be set: an adopted container keeps its own settings"
-        )));
-    }
+    refuse_of_adopted(fields)?;
     let asked = ContainerName::parse(container)?;
     let seen = match api.docker.inspect(&asked) {
         Ok(seen) => seen,
@@ -172,25 +187,36 @@ fn settings_change(api: &Api, fields: &Fields) -> Result<SettingsChange, Failure
     })
 }
 
+/// What is not ours to choose for a container that somebody else made.
+fn refuse_of_adopted(fields: &Fields) -> Result<(), Failure> {
+    if let Some(field) = ["env", "memory_mb", "cpus"].into_iter().find(|field| fields.has(field)) {
+        let sentence = format!("{field} cannot be set: an adopted container keeps its own settings");
+        return Err(Failure::invalid(sentence));
+    }
+    match fields.idle_after()? {
+        Some(IdleAfter::After(_)) => Err(Failure::invalid(
+            "idle_after can only be \"never\": an adopted container is not put to sleep",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// `PATCH /projects/:id`: name and settings. `env` is merged: a text sets a variable, null takes it away, the others stay.
 pub(super) fn update(api: &Api, call: &Call) -> Answer {
     let view = own(api, call)?;
     let fields = call.fields(&[&SETTINGS[..], &["name"]].concat())?;
     let before = &view.project;
     refuse_of_repositories(&before.source, &fields)?;
-    if before.is_adopted()
-        && let Some(field) = ["env", "memory_mb", "cpus"].into_iter().find(|field| fields.has(field))
-    {
-        return Err(Failure::invalid(format!(
-            "{field} cannot be set: an adopted container keeps its own settings"
-        )));
+    if before.is_adopted() {
+        refuse_of_adopted(&fields)?;
     }
     let name = fields.text("name")?.map(ProjectName::parse).transpose()?;
     let change = settings_change(api, &fields)?;
     let (project, view) =
         record(api, |committed| api.store.update_project(before.id, name, change, committed))?;
     let restart = before.settings.needs_new_container(&project.settings) && view.run.is_some();
-    let out = ProjectOut::new(&view, api.addresses.as_ref(), api.words).restart_required(restart);
+    let out =
+        ProjectOut::new(&view, api.addresses.as_ref(), api.sleep.after, api.words).restart_required(restart);
     Ok(answer(200, &json!({"project": out})))
 }
 
@@ -234,7 +260,7 @@ pub(super) fn set_status(api: &Api, call: &Call) -> Answer {
         }
     };
     let view = deployments::command(api, &view, command)?;
-    let out = ProjectOut::new(&view, api.addresses.as_ref(), api.words);
+    let out = ProjectOut::new(&view, api.addresses.as_ref(), api.sleep.after, api.words);
     let out = if command == Command::Stop { out.with_status(api.words.stopped) } else { out };
     Ok(answer(200, &json!({"project": out})))
 }

@@ -79,6 +79,7 @@ pub static ROUTES: &[Route] = routes! {
     GET    "/api/projects/:id"                  User   Here   projects::get;
     PATCH  "/api/projects/:id"                  User   Pool   projects::update;
     DELETE "/api/projects/:id"                  User   Pool   projects::delete;
+    GET    "/api/projects/:id/why"              User   Here   projects::why;
     PATCH  "/api/projects/:id/status"           User   Pool   projects::set_status;
     GET    "/api/projects/:id/deployments"      User   Pool   deployments::list;
     GET    "/api/projects/:id/deployments/:n"   User   Pool   deployments::get;

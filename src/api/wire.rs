@@ -86,7 +86,12 @@ pub struct ProjectOut<'a> {
 impl<'a> ProjectOut<'a> {
     /// The view as its owner reads it.
     #[must_use]
-    pub fn new(view: &'a View, addresses: Option<&Addresses>, words: Words) -> ProjectOut<'a> {
+    pub fn new(
+        view: &'a View,
+        addresses: Option<&Addresses>,
+        sleep_after: IdleAfter,
+        words: Words,
+    ) -> ProjectOut<'a> {
         let Project { id, name, host, source, template, settings, created_at, .. } = &*view.project;
         let traffic = view.traffic();
         let (github_url, image, container) = match source {
@@ -118,7 +123,7 @@ impl<'a> ProjectOut<'a> {
             env: settings.env.keys().map(crate::domain::EnvName::as_str).collect(),
             memory_mb: settings.memory_mb,
             cpus: settings.cpus,
-            idle_after: idle_text(settings.idle_after),
+            idle_after: idle_text(view.project.idle_after(sleep_after)),
             traffic: TrafficOut::from(traffic),
             reason: view.reason.as_deref(),
             restart_required: false,
@@ -207,10 +212,12 @@ fn url(view: &View, addresses: Option<&Addresses>) -> String {
     }
 }
 
-fn idle_text(idle: Option<IdleAfter>) -> String {
+/// As it is written: `30m`, or `never`.
+#[must_use]
+pub fn idle_text(idle: IdleAfter) -> String {
     match idle {
-        Some(IdleAfter::After(after)) => humantime::format_duration(after).to_string(),
-        Some(IdleAfter::Never) | None => "never".to_owned(),
+        IdleAfter::After(after) => humantime::format_duration(after).to_string(),
+        IdleAfter::Never => "never".to_owned(),
     }
 }
 

@@ -125,6 +125,28 @@ fn every_key_is_read() {
 }
 
 #[test]
+fn every_key_of_sleep_is_read() {
+    let config = good(
+        r#"
+        [idle]
+        after = "never"
+        grace = "0s"
+        wake_timeout = "10m"
+        ignore_user_agents = ["GoogleBot"]
+        ignore_paths = []
+        "#,
+    );
+    let idle = Idle {
+        after: IdleAfter::Never,
+        grace: Duration::ZERO,
+        wake_timeout: Duration::from_secs(600),
+        ignore_user_agents: vec!["googlebot".into()],
+        ignore_paths: Vec::new(),
+    };
+    assert_eq!(config.idle, idle);
+}
+
+#[test]
 fn case_114_every_problem_is_told_at_once_with_its_key() {
     let found = problems(
         r#"
@@ -171,63 +193,71 @@ fn case_114_every_problem_is_told_at_once_with_its_key() {
     );
 }
 
+/// Values that no key takes, by their section.
+const BAD: &[(&str, &str)] = &[
+    ("", "data_dir = ''"),
+    ("", "data_dir = \"a\\u0000b\""),
+    ("", "trusted_peers = [1]"),
+    ("", "trusted_peers = '10.0.0.0/8'"),
+    ("api", "listen = []"),
+    ("api", "listen = 3000"),
+    ("api", "listen = ':3000'"),
+    ("api", "listen = 'localhost:3000'"),
+    ("api", "listen = '127.0.0.1:99999'"),
+    ("api", "cors_origins = ['*']"),
+    ("api", "cors_origins = ['null']"),
+    ("api", "cors_origins = ['http://x/']"),
+    ("api", "cors_origins = ['http://X']"),
+    ("api", "cors_origins = ['ftp://x']"),
+    ("api", "cors_origins = [\"http://x\\r\\nEvil: 1\"]"),
+    ("api", "hosts = ['a:80']"),
+    ("api", "hosts = ['']"),
+    ("api", "stopped_word = 'Exited'"),
+    ("auth", "token_days = 0"),
+    ("auth", "token_days = 366"),
+    ("auth", "token_days = -1"),
+    ("auth", "token_days = 1.5"),
+    ("docker", "socket = 'tcp://127.0.0.1:2375'"),
+    ("docker", "socket = ''"),
+    ("docker", "reach = 'host'"),
+    ("metrics", "interval = 4"),
+    ("metrics", "interval = '0s'"),
+    ("metrics", "interval = '61s'"),
+    ("metrics", "source = 'x'"),
+    ("proxy", "listen = 8080"),
+    ("proxy", "domain = 'a b'"),
+    ("proxy", "host_pattern = '{project}.{domain}'"),
+    ("proxy", "host_pattern = '{project}{user}{domain}'"),
+    ("proxy", "host_pattern = '{project}.{user}.{domain}/x'"),
+    ("proxy", "public_port = 0"),
+    ("proxy", "public_port = 'other'"),
+    ("proxy", "scheme = 'ftp'"),
+    ("proxy", "panel_host = 'a:80'"),
+    ("deploy", "allow_http = 1"),
+    ("deploy", "clone_timeout = '0s'"),
+    ("deploy", "build_timeout = '5h'"),
+    ("deploy", "build_cpus = 0"),
+    ("deploy", "keep_images = 0"),
+    ("deploy.images", "node = '../x'"),
+    ("deploy.images", "ruby = 'x'"),
+    ("limits", "connections = 0"),
+    ("limits", "streams = 1025"),
+    ("limits", "project_memory_mb = 1"),
+    ("limits", "project_memory_mb = 9223372036854775807"),
+    ("limits", "project_cpus = 0"),
+    ("limits", "project_cpus = nan"),
+    ("limits", "project_cpus = inf"),
+    ("limits", "project_cpus = -1.0"),
+    ("idle", "after = '0s'"),
+    ("idle", "after = 'soon'"),
+    ("idle", "grace = '2d'"),
+    ("idle", "wake_timeout = 60"),
+    ("idle", "ignore_paths = ['robots.txt']"),
+];
+
 #[test]
 fn case_114_bad_values_are_refused() {
-    for (section, line) in [
-        ("", "data_dir = ''"),
-        ("", "data_dir = \"a\\u0000b\""),
-        ("", "trusted_peers = [1]"),
-        ("", "trusted_peers = '10.0.0.0/8'"),
-        ("api", "listen = []"),
-        ("api", "listen = 3000"),
-        ("api", "listen = ':3000'"),
-        ("api", "listen = 'localhost:3000'"),
-        ("api", "listen = '127.0.0.1:99999'"),
-        ("api", "cors_origins = ['*']"),
-        ("api", "cors_origins = ['null']"),
-        ("api", "cors_origins = ['http://x/']"),
-        ("api", "cors_origins = ['http://X']"),
-        ("api", "cors_origins = ['ftp://x']"),
-        ("api", "cors_origins = [\"http://x\\r\\nEvil: 1\"]"),
-        ("api", "hosts = ['a:80']"),
-        ("api", "hosts = ['']"),
-        ("api", "stopped_word = 'Exited'"),
-        ("auth", "token_days = 0"),
-        ("auth", "token_days = 366"),
-        ("auth", "token_days = -1"),
-        ("auth", "token_days = 1.5"),
-        ("docker", "socket = 'tcp://127.0.0.1:2375'"),
-        ("docker", "socket = ''"),
-        ("docker", "reach = 'host'"),
-        ("metrics", "interval = 4"),
-        ("metrics", "interval = '0s'"),
-        ("metrics", "interval = '61s'"),
-        ("metrics", "source = 'x'"),
-        ("proxy", "listen = 8080"),
-        ("proxy", "domain = 'a b'"),
-        ("proxy", "host_pattern = '{project}.{domain}'"),
-        ("proxy", "host_pattern = '{project}{user}{domain}'"),
-        ("proxy", "host_pattern = '{project}.{user}.{domain}/x'"),
-        ("proxy", "public_port = 0"),
-        ("proxy", "public_port = 'other'"),
-        ("proxy", "scheme = 'ftp'"),
-        ("proxy", "panel_host = 'a:80'"),
-        ("deploy", "allow_http = 1"),
-        ("deploy", "clone_timeout = '0s'"),
-        ("deploy", "build_timeout = '5h'"),
-        ("deploy", "build_cpus = 0"),
-        ("deploy", "keep_images = 0"),
-        ("deploy.images", "node = '../x'"),
-        ("deploy.images", "ruby = 'x'"),
-        ("limits", "connections = 0"),
-        ("limits", "streams = 1025"),
-        ("limits", "project_memory_mb = 1"),
-        ("limits", "project_memory_mb = 9223372036854775807"),
-        ("limits", "project_cpus = 0"),
-        ("limits", "project_cpus = nan"),
-        ("limits", "project_cpus = inf"),
-        ("limits", "project_cpus = -1.0"),
-    ] {
+    for (section, line) in BAD {
         let header = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
         let found = problems(&format!("{header}{line}"));
         let key = format!("{section}.{}", line.split(' ').next().unwrap_or_default());

@@ -1,7 +1,7 @@
 //! What is told to the owner of a project while it happens.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Level, Metrics, ProjectId, ProjectName, Status, Step, UserId};
 
@@ -35,6 +35,17 @@ pub enum Event {
         message: Arc<str>,
         /// How much it matters.
         level: Level,
+        /// When.
+        at: SystemTime,
+    },
+    /// The project is about to be put to sleep.
+    AutoShutdown {
+        /// Which.
+        project: ProjectId,
+        /// Its name.
+        name: ProjectName,
+        /// For how long nobody has used it, at least.
+        idle: Duration,
         /// When.
         at: SystemTime,
     },

@@ -166,6 +166,10 @@ pub enum Input {
     Stop,
     /// Its owner wants it down and up again.
     Restart,
+    /// Nobody uses it: it is to end until somebody does.
+    Sleep,
+    /// Somebody uses it again.
+    Wake,
     /// Its owner wants it up once it is built.
     Wanted,
     /// Its owner wants it gone.
@@ -197,8 +201,10 @@ pub enum Input {
 /// A durable change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// What is wanted.
+    /// What is wanted; it is not asleep then.
     Desired(Desired),
+    /// Whether it is asleep.
+    Asleep(bool),
     /// The project is being deleted.
     Deleting,
 }
@@ -244,6 +250,8 @@ pub struct Life {
     reconcile: bool,
     /// The present run answered its readiness question.
     ready: bool,
+    /// It is down, or on its way, for want of requests; what is wanted of it has not changed.
+    asleep: bool,
     /// There is something to create a container from.
     built: bool,
     /// On its way out it is asked to end before it is removed.
@@ -297,6 +305,7 @@ impl Life {
             look: true,
             reconcile: true,
             ready: false,
+            asleep: false,
             built: true,
             gently: false,
             restart: false,
@@ -322,6 +331,12 @@ impl Life {
         Life { built: false, ..self }
     }
 
+    /// The same for one that was put to sleep.
+    #[must_use]
+    pub fn asleep(self, asleep: bool) -> Life {
+        Life { asleep, ..self }
+    }
+
     /// What there is to say of an end that nobody wanted, since it was last asked to come up.
     #[must_use]
     pub fn crash(&self) -> Option<&str> {
@@ -338,11 +353,15 @@ impl Life {
     /// The word that clients see.
     #[must_use]
     pub fn status(&self) -> Status {
-        let awaited =
-            self.built && self.reconcile && self.real == Real::Unknown && self.desired == Desired::Running;
+        let awaited = !self.asleep
+            && self.built
+            && self.reconcile
+            && self.real == Real::Unknown
+            && self.desired == Desired::Running;
         match self.goal {
             Goal::Up => Status::Deploying,
             _ if self.failed.is_some() => Status::Error,
+            _ if self.asleep => Status::Inactive,
             Goal::Rest if awaited => Status::Deploying,
             Goal::Rest if self.real.is_up() && !self.ready => Status::Deploying,
             _ if self.real.is_up() && self.ready => Status::Running,
@@ -411,6 +430,14 @@ impl Life {
                 self.gently = false;
                 self.save(Change::Deleting, effects);
             }
+            Input::Sleep => self.fall_asleep(effects),
+            Input::Wake => {
+                if self.asleep {
+                    self.command_up(false, now, effects);
+                }
+            }
+            // While it sleeps it is wanted already.
+            Input::Wanted if self.asleep => {}
             Input::Wanted => self.want(Desired::Running, effects),
             Input::Retire(after) => {
                 self.forget_troubles();
@@ -495,8 +522,27 @@ impl Life {
         self.recovered_at = None;
     }
 
+    /// Only what runs, is ready, and nobody is doing anything with.
+    fn fall_asleep(&mut self, effects: &mut Vec<Effect>) {
+        let serves = self.goal == Goal::Rest && self.real.is_up() && self.ready;
+        if serves && self.kind == Kind::Ours && self.desired == Desired::Running {
+            self.asleep = true;
+            self.goal = Goal::Down;
+            self.settle_at = None;
+            self.save(Change::Asleep(true), effects);
+        }
+    }
+
+    /// Something else than a request has brought it up, or it cannot be put to sleep.
+    fn is_awake(&mut self, effects: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.asleep) {
+            self.save(Change::Asleep(false), effects);
+        }
+    }
+
     fn want(&mut self, desired: Desired, effects: &mut Vec<Effect>) {
-        if self.desired != desired || self.saved != desired {
+        let was_asleep = std::mem::take(&mut self.asleep);
+        if was_asleep || self.desired != desired || self.saved != desired {
             self.desired = desired;
             self.save(Change::Desired(desired), effects);
         }
@@ -515,6 +561,7 @@ impl Life {
             return;
         }
         self.desired = self.saved;
+        self.asleep = false;
         if self.goal == Goal::Rest {
             // Nobody asked: what was followed is noted another time.
             self.settle_at = Some(now + SETTLE);
@@ -585,6 +632,7 @@ impl Life {
                 self.not_before = Some(now + LOOK_AGAIN);
             }
             (Op::Stop, _) => {
+                self.is_awake(effects);
                 self.note = Some(format!("Docker could not stop it: {message}"));
                 self.ready = self.real.is_up();
                 self.rest(effects);
@@ -632,7 +680,12 @@ impl Life {
             match self.goal {
                 Goal::Up if was_up && self.run.is_none() => self.ended_on_the_way_up(now, effects),
                 Goal::Up => self.judge_readiness(now, effects),
-                Goal::Rest if self.kind == Kind::Ours => self.changed_outside(&before, was_up, now),
+                Goal::Rest if self.kind == Kind::Ours => {
+                    if self.real.is_up() {
+                        self.is_awake(effects);
+                    }
+                    self.changed_outside(&before, was_up, now);
+                }
                 Goal::Rest => self.adopted_changed(was_up, now),
                 Goal::Down | Goal::Gone => {}
             }
@@ -645,9 +698,12 @@ impl Life {
         if std::mem::take(&mut self.failed_by_engine) {
             self.failed = None;
         }
+        if self.real.is_up() {
+            self.is_awake(effects);
+        }
         match (self.desired, self.real.is_up()) {
             (Desired::Running, true) if !self.ready && self.kind == Kind::Ours => self.meet_again(effects),
-            (Desired::Running, false) if self.built => self.goal = Goal::Up,
+            (Desired::Running, false) if self.built && !self.asleep => self.goal = Goal::Up,
             (Desired::Running, false) => {}
             (Desired::Stopped, _) => self.goal = Goal::Down,
             (Desired::AsFound, false) => {
@@ -712,7 +768,7 @@ impl Life {
             }
             _ => {}
         }
-        let agrees = (self.desired == Desired::Running) == self.real.is_up();
+        let agrees = self.asleep || (self.desired == Desired::Running) == self.real.is_up();
         if agrees || self.failed.is_some() {
             self.settle_at = None;
         } else {

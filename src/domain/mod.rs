@@ -6,6 +6,7 @@
 pub mod address;
 pub mod deployment;
 pub mod event;
+pub mod idle;
 pub mod lifecycle;
 pub mod metrics;
 pub mod network;

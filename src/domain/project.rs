@@ -504,6 +504,12 @@ impl Project {
         }
     }
 
+    /// When it may sleep; `default` where its owner did not say. Nobody's adopted database is put to sleep.
+    #[must_use]
+    pub fn idle_after(&self, default: IdleAfter) -> IdleAfter {
+        if self.is_adopted() { IdleAfter::Never } else { self.settings.idle_after.unwrap_or(default) }
+    }
+
     /// Whether muelle builds it from a repository.
     #[must_use]
     pub fn is_built(&self) -> bool {

@@ -21,6 +21,8 @@ pub struct Origin {
     pub peer: IpAddr,
     /// Whether that proxy's word about the client is taken.
     pub is_trusted: bool,
+    /// Whether what it asks keeps the app awake.
+    pub is_person: bool,
     /// The scheme of our own address.
     pub scheme: &'static str,
 }
@@ -49,11 +51,14 @@ impl From<Error> for Failed {
 /// On the client's body and the app, within [`limits::PROXY_ANSWER_MAX`] for the beginning of the answer.
 pub fn forward(
     request: &mut Request<'_>,
-    pass: Pass,
+    mut pass: Pass,
     pool: &Arc<Pool>,
     origin: &Origin,
 ) -> Result<Response, Failed> {
     let head = head(request.head(), origin);
+    if origin.is_person {
+        pass.counts();
+    }
     let to_head = *request.head().method() == Method::Head;
     let wants_upgrade = upgrade(request.head()).is_some();
     let has_body = request.has_body();
@@ -254,15 +259,8 @@ fn without_domain(cookie: &[u8]) -> Vec<u8> {
     parts.map(|(_, part)| part).collect::<Vec<_>>().join(&b';')
 }
 
-fn reply(
-    answer: &Answer,
-    mut upstream: Upstream,
-    mut pass: Pass,
-    pool: Arc<Pool>,
-    to_head: bool,
-) -> Response {
+fn reply(answer: &Answer, mut upstream: Upstream, pass: Pass, pool: Arc<Pool>, to_head: bool) -> Response {
     let (status, keeps) = (answer.status(), answer.keeps_alive());
-    pass.counts();
     pass.meter().count(status, SystemTime::now());
     let mut content = answer.content(to_head);
     let length = answer.length();
@@ -311,8 +309,7 @@ fn copy(
 }
 
 /// The two ends become a tunnel.
-fn switch(answer: &Answer, upstream: Upstream, mut pass: Pass) -> Response {
-    pass.counts();
+fn switch(answer: &Answer, upstream: Upstream, pass: Pass) -> Response {
     pass.meter().count(101, SystemTime::now());
     let protocol = answer.headers().find(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
     let protocol = protocol.and_then(|(_, value)| HeaderValue::new(value.to_vec()).ok());

@@ -3,6 +3,7 @@
 //! Knows hosts, gates and HTTP between a client and an app. Decides nothing about projects: where the gate is closed it says so. Runs on
 //! the client's connection thread.
 
+pub mod activity;
 pub mod forward;
 pub mod route;
 #[cfg(test)]
@@ -12,15 +13,17 @@ pub mod upstream;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use activity::Activity;
 use forward::{Failed, Origin, forward, passages};
 use route::Index;
 use upstream::{Error, Pool};
 
 use crate::domain::{Addresses, Status};
-use crate::http::{Handler, Head, Refusal, Request, Response};
+use crate::http::{Handler, Head, Method, Refusal, Request, Response};
 use crate::limits;
-use crate::runtime::{Runtime, Snapshot, View};
+use crate::runtime::{Pass, Runtime, Snapshot, View};
 
 /// What the proxy is made of.
 pub struct Settings {
@@ -30,6 +33,10 @@ pub struct Settings {
     pub addresses: Addresses,
     /// Proxies whose word about the client is taken.
     pub trusted_peers: Vec<IpAddr>,
+    /// Whose requests keep an app awake, and wake it.
+    pub activity: Activity,
+    /// How long a request is held for an app that starts.
+    pub wake_max: Duration,
     /// The host under which the API answers here too, and what answers.
     pub panel: Option<(String, Arc<dyn Handler>)>,
 }
@@ -70,10 +77,14 @@ impl Proxy {
         if passages(request.head()) > limits::PROXY_PASSAGES_MAX {
             return page(508, "This app sends its requests back to where they come from");
         }
-        let Some(pass) = view.gate.enter() else { return closed(view) };
+        let is_person = self.settings.activity.is_person(request.head());
+        let pass = match view.gate.enter().map_or_else(|| self.wait(request, view, is_person), Ok) {
+            Ok(pass) => pass,
+            Err(response) => return response,
+        };
         let peer = request.peer().ip().to_canonical();
         let is_trusted = self.settings.trusted_peers.contains(&peer);
-        let origin = Origin { peer, is_trusted, scheme: self.settings.addresses.scheme };
+        let origin = Origin { peer, is_trusted, is_person, scheme: self.settings.addresses.scheme };
         match forward(request, pass, &self.pool, &origin) {
             Ok(response) => response,
             Err(Failed::Client(refusal)) => self.refuse(&refusal, None),
@@ -86,6 +97,56 @@ impl Proxy {
             }
         }
     }
+
+    /// Holds a request until its app is there, and has one that is asleep woken. The body is not read until then.
+    fn wait(&self, request: &Request<'_>, view: &View, is_person: bool) -> Result<Pass, Response> {
+        let (id, began) = (view.project.id, Instant::now());
+        let navigates = is_navigation(request.head());
+        let patience = if navigates { limits::PROXY_PAGE_AFTER } else { self.settings.wake_max };
+        let place = view.gate.place();
+        loop {
+            let snapshot = self.settings.runtime.snapshot();
+            let now = snapshot.projects.get(&id).ok_or_else(|| page(404, "There is nothing here"))?;
+            if let Some(pass) = view.gate.enter() {
+                return Ok(pass);
+            }
+            match now.status {
+                Status::Stopped | Status::Error => return Err(closed(now)),
+                _ if !is_person => return Err(closed(now)),
+                // It runs and has no address.
+                Status::Running if began.elapsed() >= limits::PROXY_PAGE_AFTER => return Err(closed(now)),
+                // What is just falling asleep is woken again.
+                Status::Inactive | Status::Running | Status::Deploying => self.settings.runtime.wake(id),
+            }
+            let left = patience.saturating_sub(began.elapsed());
+            let held = place.as_ref().filter(|_| !left.is_zero() && !request.is_abandoned());
+            let Some(place) = held else {
+                return Err(if navigates { waiting_page() } else { closed(now) });
+            };
+            place.wait(left.min(limits::PROXY_WAIT_TICK));
+        }
+    }
+}
+
+/// Whether a browser opens a page, and a person sees what comes back.
+fn is_navigation(head: &Head) -> bool {
+    let page = head.get("accept").is_some_and(|accept| accept.contains("text/html"));
+    let navigates = head.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
+    *head.method() == Method::Get && page && navigates && !head.lists("connection", "upgrade")
+}
+
+/// What a browser shows while an app starts: it asks again by itself.
+fn waiting_page() -> Response {
+    Response::bytes(503, include_str!("pages/waiting.html").to_owned())
+        .header("Content-Type", "text/html; charset=utf-8")
+        .header(
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        )
+        .header("Referrer-Policy", "no-referrer")
+        .header("X-Content-Type-Options", "nosniff")
+        .header("Cache-Control", "no-store")
+        .header("Retry-After", limits::PROXY_PAGE_AGAIN_S)
 }
 
 impl Handler for Proxy {
@@ -112,7 +173,8 @@ fn closed(view: &View) -> Response {
     let sentence = match view.status {
         Status::Stopped => "This app is stopped",
         Status::Error => "This app does not run",
-        Status::Running | Status::Deploying | Status::Inactive => "This app is starting",
+        Status::Inactive => "This app is asleep",
+        Status::Running | Status::Deploying => "This app is starting",
     };
     let response = page(503, sentence);
     match view.status {

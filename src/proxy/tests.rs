@@ -24,7 +24,12 @@ struct Door {
 impl Handler for Door {
     fn handle(&self, request: &mut Request<'_>) -> Response {
         let Some(pass) = self.gate.enter() else { return closed_at() };
-        let origin = Origin { peer: request.peer().ip(), is_trusted: self.is_trusted, scheme: "http" };
+        let origin = Origin {
+            peer: request.peer().ip(),
+            is_trusted: self.is_trusted,
+            is_person: true,
+            scheme: "http",
+        };
         match forward(request, pass, &self.pool, &origin) {
             Ok(response) => response,
             Err(Failed::Client(refusal)) => self.refuse(&refusal, None),
@@ -115,14 +120,18 @@ impl Rig {
         self.seen.lock().unwrap().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect()
     }
 
+    fn inside(&self) -> u32 {
+        self.gate.passing(Instant::now()).map_or(0, |(inside, _)| inside)
+    }
+
     #[track_caller]
     fn await_calm(&self) {
         let end = Instant::now() + PATIENCE;
-        while self.gate.inside() > 0 || self.server.connections() > 0 {
+        while self.inside() > 0 || self.server.connections() > 0 {
             assert!(
                 Instant::now() < end,
                 "{} inside, {} connected",
-                self.gate.inside(),
+                self.inside(),
                 self.server.connections()
             );
             std::thread::park_timeout(Duration::from_millis(5));

@@ -80,6 +80,8 @@ pub(super) struct Entry {
     /// What of that the store has.
     pub counted: Traffic,
     pub shown: Status,
+    /// Since when that is running.
+    pub running_since: Option<Instant>,
     pub metrics: Option<Metrics>,
     /// Changes handed to the store, and those that it has answered.
     pub saves: u64,
@@ -109,6 +111,7 @@ impl Entry {
             erase: false,
             gate: Arc::default(),
             counted: Traffic::default(),
+            running_since: None,
             metrics: None,
             saves: 0,
             saves_answered: 0,
@@ -194,6 +197,7 @@ impl Entry {
             reason: self.reason(),
             address: up.and_then(|seen| container::browser_address(project, seen)),
             metrics: self.metrics,
+            running_since: self.running_since,
             run: up.and_then(run_of),
             gate: Arc::clone(&self.gate),
             deployment: self.deployment(),

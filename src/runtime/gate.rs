@@ -5,15 +5,17 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::domain::Traffic;
+use crate::limits;
 
 /// What passes to one project.
 #[derive(Debug, Default)]
 pub struct Gate {
     state: Mutex<State>,
+    opened: Condvar,
     /// What has passed.
     pub meter: Meter,
 }
@@ -22,8 +24,10 @@ pub struct Gate {
 struct State {
     open: Option<SocketAddr>,
     inside: u32,
-    /// The end of the last counted request.
+    /// When it was opened, or the end of the last counted request.
     last: Option<Instant>,
+    /// Requests that wait for it to open.
+    waiting: usize,
 }
 
 /// What has passed since this process began. Whoever flushes takes differences.
@@ -97,6 +101,28 @@ impl Drop for Pass {
     }
 }
 
+/// A place among those who wait for a gate to open, until it is dropped.
+#[derive(Debug)]
+pub struct Place<'a> {
+    gate: &'a Gate,
+}
+
+impl Place<'_> {
+    /// Waits until it is worth a look: it has opened, it will not, or so much time has passed.
+    pub fn wait(&self, max: Duration) {
+        let state = self.gate.lock();
+        if state.open.is_none() {
+            drop(self.gate.opened.wait_timeout(state, max));
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.gate.lock().waiting -= 1;
+    }
+}
+
 impl Gate {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -112,21 +138,139 @@ impl Gate {
         Some(Pass { gate: Arc::clone(self), to, counts: false })
     }
 
-    /// Opens it to an address, or closes it to who is not inside yet.
+    /// Opens it to an address, or closes it to who is not inside yet. Whoever waits looks again.
     pub(crate) fn set(&self, open: Option<SocketAddr>) {
-        self.lock().open = open;
+        let mut state = self.lock();
+        if open.is_some() && state.open.is_none() {
+            state.last = Some(Instant::now());
+        }
+        state.open = open;
+        drop(state);
+        if open.is_some() {
+            self.opened.notify_all();
+        }
     }
 
-    /// Requests that are inside.
+    /// The time without requests begins anew.
+    pub(super) fn touch(&self) {
+        self.lock().last = Some(Instant::now());
+    }
+
+    /// Whoever waits looks again: it does not open.
+    pub(super) fn give_up(&self) {
+        self.opened.notify_all();
+    }
+
+    /// Closes it if nobody is inside and nothing has passed for so long. Whoever comes then finds it closed: no request meets an app that is
+    /// being stopped.
     #[must_use]
-    pub fn inside(&self) -> u32 {
-        self.lock().inside
+    pub(super) fn close_if_idle(&self, idle: Duration, now: Instant) -> bool {
+        let mut state = self.lock();
+        let quiet = state.last.is_some_and(|last| now.saturating_duration_since(last) >= idle);
+        let closes = state.open.is_some() && state.inside == 0 && quiet;
+        if closes {
+            state.open = None;
+        }
+        closes
+    }
+
+    /// A place among those who wait. `None` where there is none left.
+    #[must_use]
+    pub fn place(&self) -> Option<Place<'_>> {
+        let mut state = self.lock();
+        let free = state.waiting < limits::PROXY_WAITING_MAX;
+        state.waiting += usize::from(free);
+        drop(state);
+        free.then(|| Place { gate: self })
+    }
+
+    /// Requests that are inside, and how long ago the last counted one ended, or it was opened; nothing while it is closed.
+    #[must_use]
+    pub fn passing(&self, now: Instant) -> Option<(u32, Duration)> {
+        let state = self.lock();
+        let quiet = state.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        state.open.map(|_| (state.inside, quiet))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn inside(gate: &Gate) -> u32 {
+        gate.passing(Instant::now()).expect("open").0
+    }
+
+    fn open() -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        gate.set(Some("10.0.0.2:8080".parse().unwrap()));
+        gate
+    }
+
+    #[test]
+    fn case_131_147_it_closes_for_idleness_only_with_nobody_inside_and_so_long_after_the_last_that_counted() {
+        let (gate, idle) = (open(), Duration::from_secs(60));
+        let began = Instant::now();
+        assert!(!gate.close_if_idle(idle, began + Duration::from_secs(50)), "it has just opened");
+        let mut pass = gate.enter().unwrap();
+        assert!(!gate.close_if_idle(idle, began + Duration::from_secs(3600)), "somebody is inside");
+        pass.counts();
+        drop(pass);
+        let left = Instant::now();
+        gate.enter().unwrap();
+        gate.set(Some("10.0.0.3:8080".parse().unwrap()));
+        assert!(!gate.close_if_idle(idle, left + Duration::from_secs(59)));
+        assert!(
+            gate.close_if_idle(idle, left + Duration::from_secs(61)),
+            "what does not count keeps nothing awake"
+        );
+        assert!(gate.enter().is_none() && !gate.close_if_idle(idle, left + Duration::from_secs(62)));
+        gate.set(Some("10.0.0.2:8080".parse().unwrap()));
+        assert!(!gate.close_if_idle(idle, Instant::now() + Duration::from_secs(50)), "it begins anew");
+        gate.touch();
+    }
+
+    /// One side plays the supervisor, which closes the gate before it stops the app and opens it after the start; the other asks.
+    #[test]
+    fn case_145_no_request_is_inside_while_the_app_is_stopped_in_ten_thousand_rounds() {
+        let gate = open();
+        // Odd while it is stopped.
+        let (phase, served, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        std::thread::scope(|threads| {
+            let asking = threads.spawn(|| {
+                let place = gate.place().unwrap();
+                while done.load(Ordering::SeqCst) == 0 {
+                    if let Some(_pass) = gate.enter() {
+                        let seen = phase.load(Ordering::SeqCst);
+                        assert_eq!(seen % 2, 0, "it is stopped while somebody is inside");
+                        served.fetch_add(1, Ordering::SeqCst);
+                    } else {
+                        place.wait(Duration::from_millis(50));
+                    }
+                }
+            });
+            let mut rounds = 0;
+            while !asking.is_finished() && (rounds < 10_000 || served.load(Ordering::SeqCst) < 10_000) {
+                if gate.close_if_idle(Duration::ZERO, Instant::now()) {
+                    rounds += 1;
+                    phase.fetch_add(1, Ordering::SeqCst);
+                    phase.fetch_add(1, Ordering::SeqCst);
+                    gate.set(Some("10.0.0.2:8080".parse().unwrap()));
+                    std::thread::yield_now();
+                }
+            }
+            done.store(1, Ordering::SeqCst);
+        });
+    }
+
+    #[test]
+    fn case_133_so_many_wait_and_no_more() {
+        let gate = Gate::default();
+        let mut places: Vec<Place<'_>> = std::iter::from_fn(|| gate.place()).collect();
+        assert_eq!(places.len(), limits::PROXY_WAITING_MAX);
+        places.pop();
+        assert!(gate.place().is_some());
+    }
 
     #[test]
     fn who_is_inside_is_counted_until_it_leaves() {
@@ -135,12 +279,14 @@ mod tests {
         let address = "10.0.0.2:8080".parse().unwrap();
         gate.set(Some(address));
         let (first, second) = (gate.enter().unwrap(), gate.enter().unwrap());
-        assert_eq!((first.to, gate.inside()), (address, 2));
-        gate.set(None);
-        assert!(gate.enter().is_none());
+        assert_eq!((first.to, inside(&gate)), (address, 2));
         drop(first);
-        assert_eq!(gate.inside(), 1);
+        assert_eq!(inside(&gate), 1);
+        gate.set(None);
+        assert!(gate.enter().is_none() && gate.passing(Instant::now()).is_none());
+        gate.set(Some(address));
+        assert_eq!(inside(&gate), 1, "who is inside stays, whatever is closed and opened");
         drop(second);
-        assert_eq!(gate.inside(), 0);
+        assert_eq!(inside(&gate), 0);
     }
 }

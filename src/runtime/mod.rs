@@ -157,6 +157,8 @@ pub enum Message {
     Listed(Result<Vec<Listed>, String>),
     /// Where containers have their addresses.
     Bridges(Vec<Subnet>),
+    /// Somebody wants to use a project that is asleep.
+    Wake(ProjectId),
     /// What passed to these apps could not be added to their counters.
     NotCounted(Vec<(ProjectId, Traffic)>),
     /// New numbers.
@@ -195,6 +197,11 @@ impl Runtime {
     #[must_use]
     pub fn try_reach(&self, answer: Sender<()>) -> bool {
         self.inbox.try_send(Message::Reach(answer)).is_ok()
+    }
+
+    /// Has a project that is asleep woken. Where there is no room for that now, whoever waits asks again.
+    pub fn wake(&self, id: ProjectId) {
+        drop(self.inbox.try_send(Message::Wake(id)));
     }
 
     /// What is known now.

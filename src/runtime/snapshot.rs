@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::gate::Gate;
 use crate::docker::ContainerId;
+use crate::domain::idle::{Facts, Rule};
 use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, Traffic, UserId};
 
 /// One project as its owner sees it.
@@ -24,6 +25,8 @@ pub struct View {
     pub address: Option<SocketAddr>,
     /// Its last numbers, while it runs.
     pub metrics: Option<Metrics>,
+    /// Since when it is running.
+    pub running_since: Option<Instant>,
     /// The container behind it, while that runs.
     pub run: Option<Run>,
     /// Where requests pass to it.
@@ -35,6 +38,19 @@ pub struct View {
 }
 
 impl View {
+    /// What decides whether it may sleep.
+    #[must_use]
+    pub fn idleness(&self, rule: &Rule, now: Instant) -> Facts {
+        Facts {
+            status: self.status,
+            after: self.project.idle_after(rule.after),
+            grace: rule.grace,
+            up: self.running_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+            passing: self.gate.passing(now),
+            cpu: self.metrics.map(|metrics| metrics.cpu),
+        }
+    }
+
     /// What has passed to its app since the project exists.
     #[must_use]
     pub fn traffic(&self) -> Traffic {

@@ -16,10 +16,11 @@ use super::releases::Building;
 use super::snapshot::EngineState;
 use super::{Build, Command, Hub, Message, Recorded, Refused, Reply, Runtime, Slot, container};
 use crate::docker::{Action, ContainerEvent, Inspected, LABEL_INSTANCE, Listed, State};
+use crate::domain::idle::{Rule, Verdict};
 use crate::domain::lifecycle::{self, Change, Effect, Input, LAST_OUTPUT, Op, Outcome};
 use crate::domain::{
-    Addressed, Cause, ContainerName, Deployment, Event, Metrics, Project, ProjectId, Status, Traffic, UserId,
-    metrics,
+    Addressed, Cause, ContainerName, Deployment, Event, IdleAfter, Metrics, Project, ProjectId, Status,
+    Traffic, UserId, metrics,
 };
 use crate::limits;
 use crate::store::{self, Store};
@@ -44,6 +45,8 @@ pub struct Settings {
     pub last: HashMap<ProjectId, Deployment>,
     /// The deployments that wait, in their order.
     pub waiting: Vec<Deployment>,
+    /// Who may be put to sleep.
+    pub sleep: Rule,
     /// Where one deployment at a time is handed over to be built.
     pub builds: Sender<Build>,
 }
@@ -68,6 +71,7 @@ pub struct Supervisor {
     pub(super) last_built: Option<UserId>,
     /// Clean-ups under way.
     pub(super) cleaners: usize,
+    sleep: Rule,
     /// When what passed to apps is to be counted.
     count_at: Instant,
     /// When the log was last told that the engine does not answer.
@@ -137,6 +141,7 @@ impl Supervisor {
             queue: VecDeque::new(),
             building: None,
             builds: settings.builds,
+            sleep: settings.sleep,
             last_built: None,
             cleaners: 0,
             count_at: Instant::now() + limits::COUNT_EVERY,
@@ -219,8 +224,13 @@ impl Supervisor {
     fn take_due(&mut self) {
         let now = Instant::now();
         if self.count_at <= now {
+            if now > self.count_at + limits::STALLED {
+                // We were stopped, or the host was: what was asked meanwhile still waits at our door.
+                self.entries.values().for_each(|entry| entry.gate.touch());
+            }
             self.count_at = now + limits::COUNT_EVERY;
             self.count();
+            self.put_to_sleep(now);
         }
         for id in self.ids() {
             let Some(entry) = self.entries.get(&id).filter(|e| e.due().is_some_and(|at| at <= now)) else {
@@ -232,6 +242,30 @@ impl Supervisor {
                 self.step_at((id, number), Input::Due);
             }
             self.take_due_of_deployments(id, now);
+        }
+    }
+
+    /// Puts those to sleep whom nobody has used for as long as their owners said.
+    fn put_to_sleep(&mut self, now: Instant) {
+        if !self.engine.up {
+            return;
+        }
+        for id in self.ids() {
+            let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.next.is_none()) else {
+                continue;
+            };
+            let facts = entry.view().idleness(&self.sleep, now);
+            let IdleAfter::After(idle) = facts.after else { continue };
+            // Once more where nobody can pass meanwhile.
+            if facts.judge() != Verdict::Idle || !entry.gate.close_if_idle(idle, now) {
+                continue;
+            }
+            let (owner, name) = (entry.current.project.owner, entry.current.project.name.clone());
+            let event = Event::AutoShutdown { project: id, name, idle, at: SystemTime::now() };
+            self.events.push(Addressed { owner, event });
+            self.step(id, Input::Sleep);
+            // Should it not have gone to sleep, it is opened again with its view.
+            self.mark(id);
         }
     }
 
@@ -299,6 +333,11 @@ impl Supervisor {
                     self.engine.bridges = subnets.into();
                 }
             }
+            Message::Wake(id) => {
+                if self.engine.up {
+                    self.step(id, Input::Wake);
+                }
+            }
             Message::NotCounted(lost) => {
                 for (id, lost) in lost {
                     if let Some(entry) = self.entries.get_mut(&id) {
@@ -317,7 +356,9 @@ impl Supervisor {
 
     fn add(&mut self, project: Project) {
         let (id, owner, desired, deleting) = (project.id, project.owner, project.desired, project.deleting);
-        let tenant = Tenant::new(project, desired, Instant::now());
+        let asleep = project.asleep;
+        let mut tenant = Tenant::new(project, desired, Instant::now());
+        tenant.life = tenant.life.asleep(asleep);
         if !deleting {
             self.names.insert(tenant.project.container_name(), (id, tenant.number()));
         }
@@ -626,8 +667,12 @@ impl Supervisor {
         log::info!("{id} is {status}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
         if entry.shown == Status::Running {
             self.kick_due = true;
+            entry.running_since.get_or_insert_with(Instant::now);
         } else {
-            entry.metrics = None;
+            (entry.metrics, entry.running_since) = (None, None);
+        }
+        if matches!(entry.shown, Status::Error | Status::Stopped) {
+            entry.gate.give_up();
         }
         let event = entry.status_event(true);
         self.events.push(Addressed { owner: entry.current.project.owner, event });
@@ -677,6 +722,7 @@ impl Supervisor {
                 let done = Box::new(move |result| drop(inbox.send(Message::Saved(id, result))));
                 match change {
                     Change::Desired(desired) => self.store.try_set_desired(id, *desired, done),
+                    Change::Asleep(asleep) => self.store.try_set_asleep(id, *asleep, done),
                     Change::Deleting => self.store.try_mark_deleting(id, done),
                 }
             }

@@ -244,7 +244,7 @@ fn save(db: &Connection, it: &Deployment, release: bool) -> Result<(), Error> {
         db.execute(sql, params![id, template.word()])?;
     }
     if release {
-        db.execute("UPDATE projects SET release = ?2 WHERE id = ?1", params![id, it.number])?;
+        db.execute("UPDATE projects SET release = ?2, asleep = 0 WHERE id = ?1", params![id, it.number])?;
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ const PROTECTED: &[(&str, &str, &str)] = &[
     ("GET", "/api/projects/ID", ""),
     ("PATCH", "/api/projects/ID", r#"{"name":"Renamed"}"#),
     ("DELETE", "/api/projects/ID", ""),
+    ("GET", "/api/projects/ID/why", ""),
     ("PATCH", "/api/projects/ID/status", r#"{"status":"stopped"}"#),
     ("GET", "/api/projects/ID/deployments", ""),
     ("GET", "/api/projects/ID/deployments/1", ""),
@@ -516,6 +517,8 @@ fn an_existing_container_is_adopted_and_left_alone_when_its_project_is_deleted()
     let id = project["id"].as_str().expect("an id");
     let env = ana.patch(&format!("/api/projects/{id}"), &json!({"env": {"A": "1"}}));
     assert_eq!(env.error(400), "ValidationError");
+    let idle = ana.patch(&format!("/api/projects/{id}"), &json!({"idle_after": "30m"}));
+    assert_eq!(idle.error(400), "ValidationError");
     ana.post(&format!("/api/containers/{id}/stop"), &json!({})).ok(200);
     ana.await_status(id, "stopped", SOON);
     ana.post(&format!("/api/containers/{id}/start"), &json!({})).ok(200);

@@ -21,5 +21,6 @@ mod metrics;
 mod openapi;
 mod proxy;
 mod recipes;
+mod sleep;
 mod tidy;
 mod watchdog;

@@ -15,14 +15,14 @@ const PROXY: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\n";
 const HOST: &str = "app.admin-ana.localhost";
 
 /// Where the apps of a server are reached.
-fn door(server: &Server) -> String {
+pub fn door(server: &Server) -> String {
     let log = server.log();
     let line = log.lines().find_map(|line| line.split("apps are reached at http://").nth(1));
     line.expect("a line that says where").to_owned()
 }
 
 /// Says something there and gives the answer until the connection closes.
-fn say(door: &str, request: &str) -> String {
+pub fn say(door: &str, request: &str) -> String {
     let mut socket = TcpStream::connect(door).unwrap();
     socket.set_read_timeout(Some(SOON)).unwrap();
     socket.write_all(request.as_bytes()).unwrap();
@@ -31,7 +31,7 @@ fn say(door: &str, request: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn get(door: &str, host: &str) -> String {
+pub fn get(door: &str, host: &str) -> String {
     say(door, &format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
 }
 

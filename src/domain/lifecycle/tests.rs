@@ -16,6 +16,8 @@ struct World {
     starts: usize,
     told: Vec<Status>,
     forgotten: bool,
+    /// What the store has of it.
+    asleep: bool,
 }
 
 const HTTP: Readiness = Readiness::Http { port: 80, named: true };
@@ -42,6 +44,7 @@ impl World {
             starts: 0,
             told: Vec::new(),
             forgotten: false,
+            asleep: false,
         };
         world.told.push(world.life.status());
         world.input(Input::EngineBack);
@@ -106,11 +109,15 @@ impl World {
         if self.saves.is_empty() {
             return;
         }
-        if self.saves.remove(0) == Effect::Forget {
-            self.forgotten = true;
-        } else {
-            self.input(Input::Saved);
+        match self.saves.remove(0) {
+            Effect::Forget => {
+                self.forgotten = true;
+                return;
+            }
+            Effect::Save(Change::Asleep(asleep)) => self.asleep = asleep,
+            _ => self.asleep = false,
         }
+        self.input(Input::Saved);
     }
 
     /// Everything that can happen without time passing happens.
@@ -690,7 +697,9 @@ impl Dice {
 }
 
 fn chaos(world: &mut World, dice: &mut Dice) {
-    match dice.roll(16) {
+    match dice.roll(22) {
+        16..=20 => world.input(Input::Sleep),
+        21 => world.input(Input::Wake),
         0 => world.input(Input::Start),
         1 => world.input(Input::Stop),
         2 => world.input(Input::Restart),
@@ -781,13 +790,16 @@ fn the_last_command_wins_whatever_was_under_way() {
 
 #[test]
 fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
+    let mut slept = 0;
     for seed in 1..=3000 {
         let mut dice = Dice(u64::MAX / seed);
         let kind = if seed % 2 == 0 { Kind::Ours } else { Kind::Adopted };
         let desired = if kind == Kind::Ours { Desired::Running } else { Desired::AsFound };
         let mut world = World::new(kind, desired, NEVER_RAN);
         for _ in 0..dice.roll(120) {
+            let before = world.life.asleep;
             chaos(&mut world, &mut dice);
+            slept += usize::from(!before && world.life.asleep);
         }
         world.answers = true;
         world.crashes = false;
@@ -796,17 +808,113 @@ fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
         world.input(Input::EngineBack);
         world.pass(Duration::from_secs(120));
         let (status, up) = (world.life.status(), world.container.is_up());
-        let true_word =
-            if up { status == Status::Running } else { matches!(status, Status::Stopped | Status::Error) };
+        let true_word = match status {
+            Status::Running => up,
+            Status::Inactive => !up && world.life.asleep && world.life.saved == Desired::Running,
+            _ => !up && matches!(status, Status::Stopped | Status::Error),
+        };
         assert!(true_word, "seed {seed}: {status:?} while up is {up}: {:?}", world.life);
         assert_eq!(world.life.goal, Goal::Rest, "seed {seed}");
-        if kind == Kind::Ours && status != Status::Error {
+        assert_eq!(world.life.asleep, world.asleep, "seed {seed}: {:?}", world.life);
+        if kind == Kind::Ours && !matches!(status, Status::Error | Status::Inactive) {
             assert_eq!(world.life.saved == Desired::Running, up, "seed {seed}: {:?}", world.life);
         }
         if kind == Kind::Adopted {
             assert_eq!(world.life.saved, Desired::AsFound, "seed {seed}");
         }
     }
+    assert!(slept > 30, "sleep was part of it: {slept}");
+}
+
+#[test]
+fn case_132_who_is_put_to_sleep_is_inactive_at_once_and_woken_by_a_request() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Sleep);
+    assert_eq!((world.life.status(), world.pending), (Status::Inactive, None), "durable first");
+    world.pass(Duration::from_secs(3600));
+    assert_eq!((world.life.status(), world.container.is_up(), world.starts), (Status::Inactive, false, 0));
+    assert!(world.asleep && world.life.desired() == Desired::Running);
+    world.input(Input::Wake);
+    world.input(Input::Wake);
+    world.pass(Duration::from_secs(10));
+    assert_eq!((world.life.status(), world.starts, world.asleep), (Status::Running, 1, false));
+    assert_eq!(world.told, [Status::Running, Status::Inactive, Status::Deploying, Status::Running]);
+}
+
+#[test]
+fn case_146_a_start_or_a_request_right_after_the_decision_to_sleep_ends_with_it_running() {
+    for command in [Input::Start, Input::Wake, Input::Restart] {
+        for operations in 0..4 {
+            let mut world = World::running(Kind::Ours);
+            world.input(Input::Sleep);
+            for _ in 0..operations {
+                world.save();
+                world.run_op();
+            }
+            world.input(command.clone());
+            world.pass(Duration::from_secs(60));
+            let end = (world.life.status(), world.container.is_up(), world.asleep);
+            assert_eq!(end, (Status::Running, true, false), "{command:?} after {operations}");
+            assert_eq!(world.told[..2], [Status::Running, Status::Inactive], "{command:?}");
+            assert!(!world.told.contains(&Status::Stopped), "{:?}", world.told);
+        }
+    }
+}
+
+#[test]
+fn what_sleeps_stays_asleep_when_the_engine_or_muelle_come_back() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Sleep);
+    world.pass(Duration::from_secs(10));
+    world.input(Input::EngineLost);
+    world.input(Input::EngineBack);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.starts), (Status::Inactive, 0));
+    world.life = Life::new(Kind::Ours, Desired::Running, false, world.now).asleep(true);
+    assert_eq!(world.life.status(), Status::Inactive, "before anybody has looked");
+    world.input(Input::EngineBack);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.starts), (Status::Inactive, 0));
+    world.input(Input::Wanted);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.life.status(), Status::Inactive, "a new version is not a request");
+}
+
+#[test]
+fn what_sleeps_and_is_started_by_somebody_else_is_awake_and_what_is_stopped_by_a_person_is_not_woken() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Sleep);
+    world.pass(Duration::from_secs(10));
+    let up = world.up();
+    world.outside(up, false);
+    assert_eq!((world.life.status(), world.asleep), (Status::Running, false));
+    world.input(Input::Sleep);
+    world.pass(Duration::from_secs(10));
+    world.input(Input::Stop);
+    world.pass(Duration::from_secs(10));
+    assert_eq!((world.life.status(), world.asleep), (Status::Stopped, false));
+    world.input(Input::Wake);
+    world.pass(Duration::from_secs(10));
+    assert_eq!((world.life.status(), world.starts), (Status::Stopped, 0));
+}
+
+#[test]
+fn what_cannot_be_stopped_or_saved_does_not_sleep() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Sleep);
+    world.save();
+    assert_eq!(world.pending.take(), Some(Op::Stop));
+    world.input(Input::Ended(Op::Stop, Outcome::Refused("no".into())));
+    world.settle();
+    assert_eq!((world.life.status(), world.asleep), (Status::Running, false));
+    world.input(Input::Sleep);
+    world.saves.clear();
+    world.input(Input::NotSaved);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.container.is_up()), (Status::Running, true));
+    let mut adopted = World::running(Kind::Adopted);
+    adopted.input(Input::Sleep);
+    assert_eq!(adopted.life.status(), Status::Running, "nobody's own container");
 }
 
 #[test]

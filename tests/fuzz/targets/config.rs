@@ -38,7 +38,7 @@ fuzz_target!(|input: (Option<&str>, &[u8])| {
 });
 
 fn is_valid(config: &Config) {
-    let Config { data_dir, trusted_peers, api, auth, docker, metrics, proxy, deploy, limits } = config;
+    let Config { data_dir, trusted_peers, api, auth, docker, metrics, proxy, idle, deploy, limits } = config;
     assert!(data_dir.is_absolute() && docker.socket.is_absolute());
     assert!((1..=CONFIG_LIST_MAX).contains(&api.listen.len()) && trusted_peers.len() <= CONFIG_LIST_MAX);
     let is_origin = |it: &String| {
@@ -60,6 +60,7 @@ fn is_valid(config: &Config) {
     assert!(limits.project_cpus.is_none_or(|cpus| (0.01..=1024.0).contains(&cpus)));
     assert!(proxy.listen.len() <= CONFIG_LIST_MAX && proxy.host_pattern.contains("{project}"));
     assert!(proxy.public_port != Some(0) && limits.proxy_connections >= 8);
+    assert!(!idle.wake_timeout.is_zero() && idle.ignore_paths.iter().all(|path| path.starts_with('/')));
     assert!(
         deploy.keep_images > 0
             && !deploy.clone_timeout.is_zero()

@@ -1,0 +1,435 @@
+//! Apps that nobody uses: put to sleep and woken, through the spawned server and real containers.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::engine::{self, SERVE, WEB};
+use crate::harness::image::TestImage;
+use crate::harness::{Client, Event, Server, Stream, eventually};
+use crate::proxy::{door, get, say};
+
+const SOON: Duration = Duration::from_secs(30);
+const HOST: &str = "app.admin-ana.localhost";
+
+/// Sleep within seconds of no requests. The supervisor looks every 5 s.
+fn config(more: &str) -> String {
+    format!(
+        "[proxy]\nlisten = \"127.0.0.1:0\"\n[metrics]\ninterval = \"1s\"\n[idle]\nafter = \"2s\"\ngrace = \"0s\"\n{more}"
+    )
+}
+
+/// A server with one running app, and a stream that has told so.
+struct Stage {
+    server: Server,
+    ana: Client,
+    id: String,
+    door: String,
+    stream: Stream,
+}
+
+impl Stage {
+    fn with(image: &str, more: &str) -> Stage {
+        Stage::of(&json!({"image": image}), more)
+    }
+
+    fn of(project: &Value, more: &str) -> Stage {
+        engine::ensure_web_image();
+        let server = Server::with(&config(more));
+        let ana = server.admin();
+        let stream = server.stream(&ana);
+        let mut body = project.clone();
+        body["name"] = "App".into();
+        let id = ana.post("/api/projects", &body).ok(201)["project"]["id"].as_str().unwrap().to_owned();
+        stream.until_status(&id, "running", SOON);
+        let door = door(&server);
+        Stage { server, ana, id, door, stream }
+    }
+
+    fn new() -> Stage {
+        Stage::with(WEB, "")
+    }
+
+    /// Waits until it sleeps; gives what was told on the way.
+    #[track_caller]
+    fn asleep(&self) -> Vec<Event> {
+        asleep(&self.stream, &self.id)
+    }
+
+    fn container(&self) -> String {
+        format!("muelle-{}", self.id)
+    }
+
+    /// How often the engine has started its container.
+    fn starts(&self) -> usize {
+        let name = self.container();
+        engine::starts_since_boot().iter().filter(|started| **started == name).count()
+    }
+
+    /// What it says about why it is awake or not.
+    fn why(&self) -> Value {
+        self.ana.get(&format!("/api/projects/{}/why", self.id)).ok(200)
+    }
+
+    fn project(&self) -> Value {
+        self.ana.get(&format!("/api/projects/{}", self.id)).ok(200)["project"].clone()
+    }
+}
+
+/// Waits until a project sleeps and its container has ended; gives what was told on the way.
+#[track_caller]
+fn asleep(stream: &Stream, id: &str) -> Vec<Event> {
+    let (inactive, mut told) = stream.until("it sleeps", SOON, |it| it.is_status(id, "inactive"));
+    told.push(inactive);
+    eventually("its container has ended", SOON, || {
+        if engine::is_running(&format!("muelle-{id}")) { Err("it runs") } else { Ok(()) }
+    });
+    told
+}
+
+fn is_shutdown(event: &Event, id: &str) -> bool {
+    event.name == "auto_shutdown" && event.data["projectId"] == id
+}
+
+/// A request of somebody who uses it.
+fn visit(door: &str, name: &str) -> String {
+    get(door, &format!("{name}.admin-ana.localhost"))
+}
+
+/// Asks like a browser that opens a page.
+fn browse(door: &str) -> String {
+    let head = "Accept: text/html,*/*;q=0.8\r\nSec-Fetch-Mode: navigate\r\nConnection: close";
+    say(door, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{head}\r\n\r\n"))
+}
+
+/// Runs on a thread of a test, which joins it.
+fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    #[expect(clippy::disallowed_methods, reason = "a test's own thread, joined by it")]
+    std::thread::spawn(work)
+}
+
+/// An image that runs these shell words. Applets have to be called through busybox.
+fn image(words: &str) -> TestImage {
+    TestImage::new(&[&format!("CMD {}", json!(["/bin/busybox", "sh", "-c", words])), "EXPOSE 8080"])
+}
+
+/// [`WEB`], and a page that gives back what is posted to it.
+const ECHO: &str = r#"busybox mkdir -p /www/cgi-bin; busybox chmod 755 /www;
+    busybox printf '%s\n' '#!/bin/busybox sh' 'busybox printf "\r\n"; exec busybox cat' >/www/cgi-bin/echo;
+    busybox chmod 755 /www/cgi-bin/echo; "#;
+
+#[test]
+fn case_132_who_is_not_visited_sleeps_and_the_next_request_of_any_kind_wakes_it() {
+    let image = image(&format!("{ECHO}{SERVE}"));
+    let stage = Stage::with(&image.0, "");
+    let visited = stage.ana.project("Visited", WEB);
+    stage.stream.until_status(&visited, "running", SOON);
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let at = stage.door.clone();
+    let visitor = aside(move || {
+        let tick = Duration::from_millis(500);
+        while stopped.recv_timeout(tick) == Err(crossbeam_channel::RecvTimeoutError::Timeout) {
+            let answer = visit(&at, "visited");
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+    });
+    let told = stage.asleep();
+    let shutdown = told.iter().position(|it| is_shutdown(it, &stage.id)).expect("it is told before");
+    let data = &told[shutdown].data;
+    assert_eq!((&data["projectName"], &data["inactiveTime"]), (&json!("App"), &json!("2s")));
+    assert_eq!(data["reason"], "no requests for 2s");
+    let of_it = |it: &&Event| it.name == "container_status_changed" && it.data["projectId"] == stage.id;
+    let after: Vec<&Event> = told[shutdown..].iter().filter(of_it).collect();
+    assert_eq!(after.len(), 1, "inactive and nothing else: {after:#?}");
+    let shown = stage.project();
+    assert_eq!((&shown["status"], &shown["metrics"]["memory"]), (&json!("inactive"), &json!(0)));
+    assert_eq!(stage.ana.status(&visited), "running");
+
+    let answer = visit(&stage.door, "app");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"), "{answer}");
+    let words = stage.stream.statuses_until(&stage.id, "running", SOON);
+    assert_eq!(words, ["deploying", "running"]);
+
+    stage.asleep();
+    let answer = say(&stage.door, &posted("ping"));
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\r\nping\r\n"), "{answer}");
+    drop(stop);
+    visitor.join().unwrap();
+    assert_eq!((stage.starts(), stage.ana.status(&visited)), (3, "running".to_owned()));
+}
+
+fn posted(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /cgi-bin/echo HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+#[test]
+fn case_133_of_five_hundred_at_once_128_are_held_for_one_start_and_nobody_else_waits() {
+    let image = image(&format!("busybox sleep 3; {SERVE}"));
+    let stage = Stage::with(&image.0, "[limits]\nper_address = 1000\n");
+    let other = stage.ana.project("Other", WEB);
+    stage.stream.until_status(&other, "running", SOON);
+    stage.asleep();
+    let starts = stage.starts();
+    let asking: Vec<_> = (0..500)
+        .map(|_| {
+            let at = stage.door.clone();
+            aside(move || (visit(&at, "app"), Instant::now()))
+        })
+        .collect();
+    stage.stream.until_status(&stage.id, "deploying", SOON);
+    let answer = visit(&stage.door, "other");
+    let others = Instant::now();
+    assert!(answer.ends_with("hello"), "{answer}");
+    let answers: Vec<(String, Instant)> = asking.into_iter().map(|it| it.join().unwrap()).collect();
+    let (served, refused): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|(answer, _)| answer.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(served.len() >= 128, "{} were served", served.len());
+    assert!(!refused.is_empty(), "none was refused");
+    for (answer, _) in refused {
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 2\r\n"), "{answer}");
+    }
+    assert!(served.iter().all(|(_, at)| *at > others), "the other one was answered while these were waiting");
+    assert_eq!(stage.starts(), starts + 1);
+}
+
+/// Serves once; started again it does not listen.
+const ONCE: &str = "[ -f /ran ] && exec busybox sleep 1000; busybox touch /ran; ";
+
+#[test]
+fn case_134_an_app_that_does_not_listen_any_more_is_an_error_told_once_and_a_browser_sees_the_wait_and_the_end()
+ {
+    let image = image(&format!("echo its last words; {ONCE}{SERVE}"));
+    // A port that its owner names has to answer.
+    let stage = Stage::of(&json!({"image": image.0, "port": 8080}), "wake_timeout = \"3s\"\n");
+    stage.asleep();
+    let page = browse(&stage.door);
+    assert!(page.starts_with("HTTP/1.1 503 ") && page.contains("http-equiv=\"refresh\""), "{page}");
+    assert!(page.contains("Content-Type: text/html") && page.contains("Cache-Control: no-store"), "{page}");
+    let held = visit(&stage.door, "app");
+    assert!(held.starts_with("HTTP/1.1 503 ") && held.contains("\r\nRetry-After: 2\r\n"), "{held}");
+    let limit = Duration::from_secs(90);
+    assert_eq!(stage.stream.statuses_until(&stage.id, "error", limit), ["deploying", "error"]);
+    let starts = stage.starts();
+    let page = browse(&stage.door);
+    assert!(
+        page.starts_with("HTTP/1.1 503 ") && !page.contains("http-equiv=\"refresh\""),
+        "it spins no more: {page}"
+    );
+    let held = visit(&stage.door, "app");
+    assert!(held.starts_with("HTTP/1.1 503 ") && !held.contains("Retry-After"), "{held}");
+    assert_eq!(stage.starts(), starts, "who failed is not tried with each request");
+}
+
+#[test]
+fn case_135_136_robots_scanners_and_what_browsers_ask_by_themselves_wake_nobody() {
+    let stage = Stage::new();
+    stage.asleep();
+    let starts = stage.starts();
+    for (path, agent) in [("/", "UptimeRobot/2.0"), ("/", "Googlebot/2.1"), ("/favicon.ico", "Mozilla/5.0")] {
+        let head = format!("Host: {HOST}\r\nUser-Agent: {agent}\r\nAccept: text/html\r\nConnection: close");
+        let answer = say(&stage.door, &format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("asleep"), "{agent}: {answer}");
+    }
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", stage.server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().to_owned();
+        line.split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    let knock = |from: u32, to: u32| {
+        for number in from..to {
+            assert!(visit(&stage.door, &format!("x{number}")).starts_with("HTTP/1.1 404 "));
+        }
+    };
+    knock(0, 1000);
+    let before = resident();
+    knock(1000, 10_000);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 1024, "{grown} KiB more for 9,000 names");
+    assert_eq!((stage.starts(), stage.ana.status(&stage.id)), (starts, "inactive".to_owned()));
+    assert!(visit(&stage.door, "app").ends_with("hello"));
+}
+
+#[test]
+fn robots_keep_nobody_awake_and_are_answered_while_it_runs() {
+    let stage = Stage::new();
+    let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+    let at = stage.door.clone();
+    let robot = aside(move || {
+        let mut served = 0;
+        while stopped.recv_timeout(Duration::from_millis(300))
+            == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+        {
+            let head = format!("Host: {HOST}\r\nUser-Agent: a-bot/1\r\nConnection: close");
+            served += usize::from(say(&at, &format!("GET / HTTP/1.1\r\n{head}\r\n\r\n")).ends_with("hello"));
+        }
+        served
+    });
+    stage.asleep();
+    drop(stop);
+    assert!(robot.join().unwrap() > 0, "it was served while the app ran");
+}
+
+#[test]
+fn case_145_a_request_at_the_moment_of_an_idle_stop_is_always_served() {
+    const PROJECTS: usize = 10;
+    const REQUESTS: usize = 100;
+    let server = Server::with(&config(""));
+    let ana = server.admin();
+    let stream = server.stream(&ana);
+    let names: Vec<String> = (0..PROJECTS).map(|number| format!("app{number}")).collect();
+    let ids: Vec<String> = names.iter().map(|name| ana.project(name, WEB)).collect();
+    let at = door(&server);
+    let mut asking = Vec::new();
+    while asking.len() < REQUESTS {
+        let (event, _) = stream.until("one is put to sleep", SOON, |it| it.name == "auto_shutdown");
+        let which = ids.iter().position(|id| event.data["projectId"] == *id).unwrap();
+        let (at, name) = (at.clone(), names[which].clone());
+        // Before the engine is asked, while the container ends, and after that.
+        let pause = Duration::from_millis((asking.len() as u64 * 37) % 300);
+        asking.push(aside(move || {
+            std::thread::park_timeout(pause);
+            visit(&at, &name)
+        }));
+    }
+    for asked in asking {
+        let answer = asked.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"), "{answer}");
+    }
+}
+
+#[test]
+fn case_146_a_start_right_after_the_shutdown_is_told_ends_with_it_running_and_all_in_order() {
+    let stage = Stage::new();
+    stage.stream.until("it is put to sleep", SOON, |it| is_shutdown(it, &stage.id));
+    let answer = stage.ana.post(&format!("/api/containers/{}/start", stage.id), &json!({})).ok(200);
+    assert_eq!(answer["status"], "deploying");
+    let words = stage.stream.statuses_until(&stage.id, "running", SOON);
+    assert_eq!(words, ["inactive", "deploying", "running"]);
+    assert!(visit(&stage.door, "app").ends_with("hello"));
+}
+
+/// Serves 64 MiB of nothing at `/big`, which a client takes that reads a part with each event.
+const BIG: &str = "busybox mkdir -p /www; busybox truncate -s 67108864 /www/big; ";
+
+#[test]
+fn case_147_a_slow_download_keeps_it_awake_and_its_end_does_not() {
+    let image = image(&format!("{BIG}{SERVE}"));
+    let stage = Stage::with(&image.0, "");
+    let mut socket = TcpStream::connect(&stage.door).unwrap();
+    socket.write_all(format!("GET /big HTTP/1.0\r\nHost: {HOST}\r\n\r\n").as_bytes()).unwrap();
+    let mut part = vec![0; 1 << 20];
+    // It has its numbers, and the supervisor has looked at least twice.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(12) {
+        socket.read_exact(&mut part).unwrap();
+        let event = stage.stream.next(SOON).unwrap();
+        assert!(!is_shutdown(&event, &stage.id), "{event:?}");
+    }
+    assert_eq!(stage.ana.status(&stage.id), "running");
+    let why = stage.why();
+    let said = (&why["awake"], &why["sleepsIn"], &why["sentence"]);
+    assert_eq!(said, (&json!(true), &Value::Null, &json!("Awake: 1 request or connection is open.")));
+    drop(socket);
+    stage.asleep();
+    let asleep = json!({"awake": false, "sentence": "Asleep: the next request wakes it.", "sleepsIn": null, "idleAfter": "2s"});
+    assert_eq!(stage.why(), asleep);
+}
+
+/// Answers `101` to who wants another protocol, and says there what it hears.
+const TUNNEL: &str = r#"busybox printf '%s\n' '#!/bin/busybox sh' 'while read -r line; do case "$line" in' \
+    'Upgrade:*) up=1;; "$(busybox printf "\r")") break;; esac; done' \
+    '[ "$up" ] || { busybox printf "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"; exit; }' \
+    'busybox printf "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"; exec busybox cat' \
+    > /answer; busybox chmod +x /answer; exec busybox nc -ll -p 8080 -e /answer"#;
+
+#[test]
+fn case_131_an_open_tunnel_keeps_it_awake_though_nothing_moves_and_its_end_does_not() {
+    let image = image(TUNNEL);
+    let stage = Stage::with(&image.0, "");
+    stage.asleep();
+    let mut socket = TcpStream::connect(&stage.door).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    stage.stream.until_status(&stage.id, "running", SOON);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(12) {
+        let event = stage.stream.next(SOON).unwrap();
+        assert!(!is_shutdown(&event, &stage.id), "{event:?}");
+    }
+    socket.write_all(b"still there?").unwrap();
+    let mut said = [0; 12];
+    socket.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"still there?");
+    drop(socket);
+    stage.asleep();
+}
+
+#[test]
+fn case_107_what_sleeps_sleeps_on_after_kill_9_and_is_woken_by_a_request() {
+    let mut stage = Stage::new();
+    stage.asleep();
+    let starts = stage.starts();
+    stage.server.kill();
+    stage.server.run();
+    let ana = stage.ana.with_base(&stage.server.base);
+    stage.server.await_engine();
+    assert_eq!(ana.status(&stage.id), "inactive");
+    let stream = stage.server.stream(&ana);
+    stream.until_status(&stage.id, "inactive", SOON);
+    assert_eq!(stage.starts(), starts);
+    assert!(visit(&door(&stage.server), "app").ends_with("hello"));
+    assert_eq!(stream.statuses_until(&stage.id, "running", SOON), ["deploying", "running"]);
+    assert_eq!(stage.starts(), starts + 1);
+}
+
+#[test]
+fn what_a_person_stopped_is_not_woken_and_says_so_and_what_never_sleeps_does_not() {
+    let stage = Stage::new();
+    let awake = stage.ana.project("Awake", WEB);
+    stage.ana.patch(&format!("/api/projects/{awake}"), &json!({"idle_after": "never"})).ok(200);
+    stage.stream.until_status(&awake, "running", SOON);
+    stage.asleep();
+    stage.ana.post(&format!("/api/containers/{}/stop", stage.id), &json!({})).ok(200);
+    stage.stream.until_status(&stage.id, "stopped", SOON);
+    let starts = stage.starts();
+    let answer = visit(&stage.door, "app");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("This app is stopped"), "{answer}");
+    assert!(browse(&stage.door).contains("This app is stopped"));
+    assert_eq!((stage.starts(), stage.ana.status(&awake)), (starts, "running".to_owned()));
+    assert_eq!(stage.why()["sentence"], "Down: somebody stopped it. No request wakes it.");
+    let why = stage.ana.get(&format!("/api/projects/{awake}/why")).ok(200);
+    assert_eq!((&why["awake"], &why["idleAfter"]), (&json!(true), &json!("never")));
+}
+
+#[test]
+fn case_149_while_muelle_itself_does_not_run_nobody_becomes_idle() {
+    let stage = Stage::new();
+    assert!(visit(&stage.door, "app").ends_with("hello"));
+    stage.server.signal(Signal::STOP);
+    let at = stage.door.clone();
+    let asking = aside(move || {
+        // The kernel takes the connection. The idle time and the supervisor's next look are over before we go on.
+        std::thread::park_timeout(Duration::from_secs(10));
+        visit(&at, "app")
+    });
+    std::thread::park_timeout(Duration::from_secs(12));
+    stage.server.signal(Signal::CONT);
+    let answer = asking.join().unwrap();
+    assert!(answer.ends_with("hello"), "{answer}");
+    assert_eq!(stage.starts(), 1, "it was not put to sleep with a request at the door");
+    stage.asleep();
+}
