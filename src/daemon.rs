@@ -24,6 +24,7 @@ use crate::host;
 use crate::http::{self, Bound};
 use crate::limits;
 use crate::proxy::activity::Activity;
+use crate::proxy::route::Routes;
 use crate::proxy::{self, Proxy};
 use crate::runtime::poller::{self, Kick};
 use crate::runtime::supervisor::{self, Supervisor};
@@ -121,7 +122,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
     let (runtime, inbox) = (supervisor.runtime(), supervisor.inbox());
     let deploying = deploying(config, &docker, &runtime, &store, &logs);
     let mut parts = parts(config, &runtime, &store, &docker, keys, (words, ids), bound.counters());
-    parts.addresses = apps.as_ref().map(|(_, addresses)| addresses.clone());
+    let apps = apps.map(|(bound, addresses)| (bound, routes(addresses, &runtime, &mut parts)));
     parts.stuck_after = manager.as_ref().and_then(Manager::stuck_after).unwrap_or(parts.stuck_after);
     let handler = interface(parts, &store)?;
 
@@ -167,7 +168,7 @@ impl Doors {
     fn open(
         config: &Config,
         api: Bound,
-        apps: Option<(Bound, Addresses)>,
+        apps: Option<(Bound, Arc<Routes>)>,
         runtime: &Runtime,
         handler: &Arc<dyn http::Handler>,
     ) -> Result<Doors, Fatal> {
@@ -292,9 +293,18 @@ fn bind_apps(config: &Config) -> Result<Option<(Bound, Addresses)>, Fatal> {
     Ok(Some((bound, addresses)))
 }
 
+/// Whose a host is, for the proxy and the interface.
+fn routes(addresses: Addresses, runtime: &Runtime, parts: &mut api::Parts) -> Arc<Routes> {
+    let routes = Arc::new(Routes::new(runtime.clone(), addresses.clone()));
+    let asked = Arc::clone(&routes);
+    parts.addresses = Some(addresses);
+    parts.find = Box::new(move |host| asked.find(host).map(|view| view.project.id));
+    routes
+}
+
 fn serve_apps(
     config: &Config,
-    (bound, addresses): (Bound, Addresses),
+    (bound, routes): (Bound, Arc<Routes>),
     runtime: &Runtime,
     panel: &Arc<dyn http::Handler>,
 ) -> Result<http::Server, Fatal> {
@@ -304,7 +314,7 @@ fn serve_apps(
     let panel = config.proxy.panel_host.clone().map(|host| (host, Arc::clone(panel)));
     let settings = proxy::Settings {
         runtime: runtime.clone(),
-        addresses,
+        routes,
         trusted_peers: config.trusted_peers.iter().map(IpAddr::to_canonical).collect(),
         activity: Activity {
             ignored_agents: config.idle.ignore_user_agents.clone(),
@@ -412,6 +422,8 @@ fn parts(
         stuck_after: limits::STUCK_AFTER,
         addresses: None,
         sleep: sleep(config),
+        find: Box::new(|_| None),
+        panel_host: config.proxy.panel_host.clone(),
         logs: Logs::new(&config.data_dir),
         allow_http: config.deploy.allow_http,
         allow_private_hosts: config.deploy.allow_private_hosts,

@@ -220,6 +220,8 @@ pub const WAL_MAX_BYTES: u64 = 16 * 1024 * 1024;
 pub const WAL_CUT_MAX: Duration = Duration::from_millis(100);
 /// Projects of one user: the engine gets slow long before, and a list of them is one answer.
 pub const PROJECTS_PER_USER: u32 = 200;
+/// Host names of its own that one project can have: a name with and without www in a few countries.
+pub const DOMAINS_PER_PROJECT: usize = 16;
 /// Sessions of one user; the oldest goes when another is opened. A script that logs in for each call does not fill the disk.
 pub const SESSIONS_PER_USER: u32 = 64;
 /// Labels tried for one name (`ana`, `ana-2`, …) before it is refused.

@@ -170,6 +170,9 @@ impl From<store::Error> for Failure {
             Error::Taken(What::Container) => {
                 Failure::new(409, "ContainerTaken", "A project has adopted this container already")
             }
+            Error::Taken(What::Domain) => {
+                Failure::new(409, "DomainTaken", "One of these domains leads to another project already")
+            }
             Error::Invalid(invalid) => invalid.into(),
             Error::NotFound => Failure::no_project(),
             Error::TooMany(max) => Failure::new(

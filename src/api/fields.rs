@@ -108,6 +108,29 @@ impl Fields {
         }
     }
 
+    /// A list of at most `max` texts, if it is there.
+    ///
+    /// # Errors
+    /// When it is something else, is longer, or an entry cannot be parsed.
+    pub fn list<T>(
+        &self,
+        name: &str,
+        max: usize,
+        parse: impl Fn(&str) -> Result<T, Invalid>,
+    ) -> Result<Option<Vec<T>>, Failure> {
+        let items = match self.0.get(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(items)) if items.len() <= max => items,
+            Some(_) => return Err(Failure::invalid(format!("{name} must be a list of at most {max} texts"))),
+        };
+        let item = |item: &Value| {
+            let text =
+                item.as_str().ok_or_else(|| Failure::invalid(format!("{name} must be a list of texts")))?;
+            Ok(parse(text)?)
+        };
+        items.iter().map(item).collect::<Result<_, Failure>>().map(Some)
+    }
+
     /// A map of environment variables, if it is there; null takes a variable away.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 pub mod auth;
 mod containers;
 mod deployments;
+mod domains;
 pub mod failure;
 pub mod feed;
 mod fields;
@@ -35,14 +36,17 @@ use self::routes::{Access, Answer, Found, Place, Route};
 use crate::auth::throttle::Throttle;
 use crate::auth::token::{Keys, Kind};
 use crate::docker::Docker;
-use crate::domain::Addresses;
 use crate::domain::idle::Rule;
+use crate::domain::{Addresses, ProjectId};
 use crate::host;
 use crate::http::{self, Bytes, Head, Refusal, Request, Response};
 use crate::limits;
 use crate::runtime::Runtime;
 use crate::store::{self, Logs, Store};
 use crate::threads::Pool;
+
+/// Whose a host is.
+pub type Find = Box<dyn Fn(&str) -> Option<ProjectId> + Send + Sync>;
 
 /// What the interface is made of.
 pub struct Parts {
@@ -80,6 +84,10 @@ pub struct Parts {
     pub addresses: Option<Addresses>,
     /// Who is put to sleep.
     pub sleep: Rule,
+    /// Whose a host is, by the proxy.
+    pub find: Find,
+    /// The host under which this interface is reachable through the proxy.
+    pub panel_host: Option<String>,
     /// What deployments said.
     pub logs: Logs,
     /// Whether a repository may be fetched without TLS.
@@ -110,6 +118,8 @@ pub struct Api {
     project_cpus_max: f64,
     addresses: Option<Addresses>,
     sleep: Rule,
+    find: Find,
+    panel_host: Option<String>,
     logs: Logs,
     allow_http: bool,
     allow_private_hosts: bool,
@@ -159,6 +169,8 @@ impl Api {
             project_cpus_max: parts.project_cpus_max,
             addresses: parts.addresses,
             sleep: parts.sleep,
+            find: parts.find,
+            panel_host: parts.panel_host,
             logs: parts.logs,
             allow_http: parts.allow_http,
             allow_private_hosts: parts.allow_private_hosts,
@@ -263,7 +275,8 @@ impl Door {
     ) -> Answer {
         let head = request.head();
         let may_read = || {
-            head.path() == "/metrics" && self.api.metrics_allow.contains(&request.peer().ip().to_canonical())
+            routes::is_local(head.path())
+                && self.api.metrics_allow.contains(&request.peer().ip().to_canonical())
         };
         if self.api.is_container(request.peer()) && !may_read() {
             let sentence = "Containers may not call this interface; a proxy in one belongs in trusted_peers";
@@ -296,7 +309,7 @@ impl Door {
         let peer = request.peer().ip();
         let (address, is_local) = (self.api.address(peer, head), is_local(peer, head));
         if route.access == Access::Local && !is_local && !self.api.metrics_allow.contains(&address) {
-            let sentence = "These numbers are for this machine; metrics.allow in config.toml names others";
+            let sentence = "This is for programs on this machine; metrics.allow in config.toml names others";
             return Err(Failure::new(403, "Forbidden", sentence));
         }
         let query = head.query().map(str::to_owned);

@@ -31,7 +31,9 @@ impl Origins {
         head.get("host").is_none_or(|host| self.is_ours(without_port(host)))
     }
 
-    fn is_ours(&self, host: &str) -> bool {
+    /// Whether a host name or address is one of ours.
+    #[must_use]
+    pub fn is_ours(&self, host: &str) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
         literal || host == "localhost" || self.hosts.contains(&host)

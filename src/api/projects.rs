@@ -11,11 +11,11 @@ use super::fields::Fields;
 use super::request::{Call, Caller};
 use super::routes::Answer;
 use super::wire::{self, ProjectOut};
-use super::{Api, deployments, json as answer};
+use super::{Api, deployments, domains, json as answer};
 use crate::docker::{self, Inspected};
 use crate::domain::{
-    Branch, ContainerName, Deployment, Desired, HealthPath, IdleAfter, ImageRef, Project, ProjectName,
-    RepoUrl, Secret, Settings, SettingsChange, Source, Status, Template,
+    Branch, ContainerName, Deployment, Desired, HealthPath, IdleAfter, ImageRef, Project, ProjectId,
+    ProjectName, RepoUrl, Secret, Settings, SettingsChange, Source, Status, Template,
 };
 use crate::http::Response;
 use crate::limits;
@@ -80,7 +80,7 @@ pub(super) fn create(api: &Api, call: &Call) -> Answer {
     let name = ProjectName::parse(fields.required("name", "Name")?)?;
     let template = fields.text("template")?.map(Template::parse).transpose()?;
     let mut settings = Settings::default();
-    settings_change(api, &fields)?.apply(&mut settings)?;
+    settings_change(api, &fields, None)?.apply(&mut settings)?;
     let caller = call.caller()?;
     let url = fields.text("github_url")?.filter(|url| !url.is_empty());
     let (source, desired, seen) = match (url, fields.text("image")?, fields.text("container")?) {
@@ -104,8 +104,8 @@ pub(super) fn create(api: &Api, call: &Call) -> Answer {
 }
 
 /// The fields of a project's settings.
-const SETTINGS: [&str; 8] =
-    ["branch", "port", "env", "idle_after", "memory_mb", "cpus", "health_path", "git_token"];
+const SETTINGS: [&str; 9] =
+    ["branch", "port", "env", "idle_after", "memory_mb", "cpus", "health_path", "git_token", "domains"];
 
 fn refuse_of_repositories(source: &Source, fields: &Fields) -> Result<(), Failure> {
     let field = ["branch", "git_token"].into_iter().find(|field| fields.has(field));
@@ -173,7 +173,7 @@ pub(super) fn engine_is_up(api: &Api) -> Result<(), Failure> {
 }
 
 /// The settings of a create or change request.
-fn settings_change(api: &Api, fields: &Fields) -> Result<SettingsChange, Failure> {
+fn settings_change(api: &Api, fields: &Fields, own: Option<ProjectId>) -> Result<SettingsChange, Failure> {
     let cpus: RangeInclusive<f64> = limits::PROJECT_CPUS_MIN..=api.project_cpus_max;
     Ok(SettingsChange {
         port: fields.integer("port", 1..=u32::from(u16::MAX))?.and_then(|port| u16::try_from(port).ok()),
@@ -184,6 +184,7 @@ fn settings_change(api: &Api, fields: &Fields) -> Result<SettingsChange, Failure
         health_path: fields.change("health_path", HealthPath::parse)?,
         branch: fields.change("branch", Branch::parse)?,
         git_token: fields.change("git_token", |token| Secret::parse("git_token", token))?,
+        domains: domains::read(api, fields, own)?,
     })
 }
 
@@ -211,7 +212,7 @@ pub(super) fn update(api: &Api, call: &Call) -> Answer {
         refuse_of_adopted(&fields)?;
     }
     let name = fields.text("name")?.map(ProjectName::parse).transpose()?;
-    let change = settings_change(api, &fields)?;
+    let change = settings_change(api, &fields, Some(before.id))?;
     let (project, view) =
         record(api, |committed| api.store.update_project(before.id, name, change, committed))?;
     let restart = before.settings.needs_new_container(&project.settings) && view.run.is_some();

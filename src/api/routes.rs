@@ -1,7 +1,7 @@
 //! The route table: the whole interface on one screen.
 
 use super::request::Call;
-use super::{Api, auth, containers, deployments, health, hooks, logs, metrics, projects};
+use super::{Api, auth, containers, deployments, domains, health, hooks, logs, metrics, projects};
 use crate::api::failure::Failure;
 use crate::domain::ProjectId;
 use crate::http::Response;
@@ -67,6 +67,7 @@ macro_rules! routes {
 pub static ROUTES: &[Route] = routes! {
     GET    "/healthz"                           Open   Here   health::alive;
     GET    "/metrics"                           Local  Here   metrics::text;
+    GET    "/api/proxy/allowed"                 Local  Here   domains::allowed;
     GET    "/api/openapi.json"                  Open   Here   health::openapi;
     GET    "/api/health"                        Open   Here   health::health;
     POST   "/api/auth/register"                 Open   Login  auth::register;
@@ -101,6 +102,12 @@ pub static ROUTES: &[Route] = routes! {
     POST   "/api/containers/:id/create"         User   Pool   containers::rebuild;
     POST   "/api/containers/:id/rebuild"        User   Pool   containers::rebuild;
 };
+
+/// Whether a path is that of a route for this machine.
+#[must_use]
+pub fn is_local(path: &str) -> bool {
+    ROUTES.iter().any(|route| route.access == Access::Local && route.path == path)
+}
 
 /// What a method and a path lead to.
 pub enum Found {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::domain::{
-    Addresses, Branch, HealthPath, IdleAfter, Metrics, Project, Source, Status, Traffic, User,
+    Addresses, Branch, Domain, HealthPath, IdleAfter, Metrics, Project, Source, Status, Traffic, User,
 };
 use crate::runtime::View;
 
@@ -71,6 +71,7 @@ pub struct ProjectOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     health_path: Option<&'a str>,
     host: &'a str,
+    domains: Vec<&'a str>,
     port: Option<u16>,
     env: Vec<&'a str>,
     memory_mb: Option<u32>,
@@ -119,6 +120,7 @@ impl<'a> ProjectOut<'a> {
             deployment: view.deployment.as_deref().map(|it| DeploymentOut::new(it, current)),
             health_path: settings.health_path.as_ref().map(HealthPath::as_str),
             host: host.as_str(),
+            domains: settings.domains.iter().map(Domain::as_str).collect(),
             port: settings.port,
             env: settings.env.keys().map(crate::domain::EnvName::as_str).collect(),
             memory_mb: settings.memory_mb,

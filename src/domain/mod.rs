@@ -15,7 +15,7 @@ pub mod repository;
 pub mod traffic;
 pub mod user;
 
-pub use address::Addresses;
+pub use address::{Addresses, Domain};
 pub use deployment::{Cause, Deployment, Level, Release, Step};
 pub use event::{Addressed, Event};
 pub use metrics::Metrics;

@@ -1,13 +1,13 @@
 //! What a user owns: a named app with its container, as it is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-use super::{Branch, Invalid, Release, RepoUrl, Secret, Traffic, UserId, free_text};
+use super::{Branch, Domain, Invalid, Release, RepoUrl, Secret, Traffic, UserId, free_text};
 
 /// Names a project; written `proj-1a2b3c4d`, safe in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -371,6 +371,8 @@ pub struct Settings {
     pub branch: Option<Branch>,
     /// What opens its repository.
     pub git_token: Option<Secret>,
+    /// Hosts that lead to it, beside the one that is made of its name.
+    pub domains: BTreeSet<Domain>,
 }
 
 impl Settings {
@@ -425,6 +427,8 @@ pub struct SettingsChange {
     pub branch: Option<Option<Branch>>,
     /// Another token, or with `Some(None)` none any more.
     pub git_token: Option<Option<Secret>>,
+    /// Other hosts, in place of all that there were.
+    pub domains: Option<BTreeSet<Domain>>,
 }
 
 impl SettingsChange {
@@ -445,6 +449,9 @@ impl SettingsChange {
         }
         if let Some(token) = self.git_token {
             settings.git_token = token;
+        }
+        if let Some(domains) = self.domains {
+            settings.domains = domains;
         }
         for (name, value) in self.env {
             match value {

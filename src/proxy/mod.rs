@@ -12,25 +12,25 @@ pub mod tunnel;
 pub mod upstream;
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use activity::Activity;
 use forward::{Failed, Origin, forward, passages};
-use route::Index;
+use route::Routes;
 use upstream::{Error, Pool};
 
-use crate::domain::{Addresses, Status};
+use crate::domain::Status;
 use crate::http::{Handler, Head, Method, Refusal, Request, Response};
 use crate::limits;
-use crate::runtime::{Pass, Runtime, Snapshot, View};
+use crate::runtime::{Pass, Runtime, View};
 
 /// What the proxy is made of.
 pub struct Settings {
     /// Shows the projects and their gates.
     pub runtime: Runtime,
-    /// How hosts are made.
-    pub addresses: Addresses,
+    /// Whose a host is.
+    pub routes: Arc<Routes>,
     /// Proxies whose word about the client is taken.
     pub trusted_peers: Vec<IpAddr>,
     /// Whose requests keep an app awake, and wake it.
@@ -45,32 +45,18 @@ pub struct Settings {
 pub struct Proxy {
     settings: Settings,
     pool: Arc<Pool>,
-    /// The index, and the snapshot that it is of.
-    index: Mutex<(Arc<Snapshot>, Arc<Index>)>,
 }
 
 impl Proxy {
     /// Makes it. No I/O.
     #[must_use]
     pub fn new(settings: Settings) -> Proxy {
-        let snapshot = settings.runtime.snapshot();
-        let index = Arc::new(Index::of(&snapshot, &settings.addresses));
-        Proxy { settings, pool: Arc::default(), index: Mutex::new((snapshot, index)) }
+        Proxy { settings, pool: Arc::default() }
     }
 
     /// Closes connections to apps that nobody needed for long.
     pub fn reap(&self) {
         self.pool.reap();
-    }
-
-    /// The index of what is known now: made anew once per change.
-    fn index(&self) -> Arc<Index> {
-        let snapshot = self.settings.runtime.snapshot();
-        let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&held.0, &snapshot) {
-            *held = (Arc::clone(&snapshot), Arc::new(Index::of(&snapshot, &self.settings.addresses)));
-        }
-        Arc::clone(&held.1)
     }
 
     fn answer(&self, request: &mut Request<'_>, view: &View) -> Response {
@@ -84,7 +70,7 @@ impl Proxy {
         };
         let peer = request.peer().ip().to_canonical();
         let is_trusted = self.settings.trusted_peers.contains(&peer);
-        let origin = Origin { peer, is_trusted, is_person, scheme: self.settings.addresses.scheme };
+        let origin = Origin { peer, is_trusted, is_person, scheme: self.settings.routes.addresses().scheme };
         match forward(request, pass, &self.pool, &origin) {
             Ok(response) => response,
             Err(Failed::Client(refusal)) => self.refuse(&refusal, None),
@@ -157,7 +143,7 @@ impl Handler for Proxy {
         {
             return handler.handle(request);
         }
-        match self.index().find(&host).cloned() {
+        match self.settings.routes.find(&host) {
             Some(view) => self.answer(request, &view),
             None => page(404, "There is nothing here"),
         }

@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_initial.sql"),
     include_str!("migrations/0002_deployments.sql"),
     include_str!("migrations/0003_traffic.sql"),
+    include_str!("migrations/0004_domains.sql"),
 ];
 
 /// Why the data cannot be used. Each is a sentence for the person who started us; nothing was changed.

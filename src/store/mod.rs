@@ -77,6 +77,8 @@ pub enum What {
     ProjectName,
     /// A project that adopted this container.
     Container,
+    /// A project with this host name.
+    Domain,
 }
 
 impl fmt::Display for What {
@@ -85,6 +87,7 @@ impl fmt::Display for What {
             What::Email => "the e-mail",
             What::ProjectName => "the project's name",
             What::Container => "the container",
+            What::Domain => "the domain",
         })
     }
 }
@@ -110,9 +113,10 @@ impl From<rusqlite::Error> for Error {
             ("users.email", What::Email),
             ("projects.name", What::ProjectName),
             ("projects.origin", What::Container),
+            ("domains.host", What::Domain),
         ];
-        match taken.iter().find(|(column, _)| code == ffi::SQLITE_CONSTRAINT_UNIQUE && text.contains(column))
-        {
+        let unique = [ffi::SQLITE_CONSTRAINT_UNIQUE, ffi::SQLITE_CONSTRAINT_PRIMARYKEY].contains(&code);
+        match taken.iter().find(|(column, _)| unique && text.contains(column)) {
             Some((_, what)) => Error::Taken(*what),
             None => Error::Other(text),
         }

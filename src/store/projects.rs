@@ -11,9 +11,9 @@ use super::{
     to_secs,
 };
 use crate::domain::{
-    Branch, Cause, ContainerName, Deployment, Desired, EnvName, HealthPath, HostLabel, IdleAfter, ImageRef,
-    Project, ProjectId, ProjectName, Release, RepoUrl, Secret, Settings, SettingsChange, Source, Template,
-    Traffic, UserId,
+    Branch, Cause, ContainerName, Deployment, Desired, Domain, EnvName, HealthPath, HostLabel, IdleAfter,
+    ImageRef, Project, ProjectId, ProjectName, Release, RepoUrl, Secret, Settings, SettingsChange, Source,
+    Template, Traffic, UserId,
 };
 use crate::limits::PROJECTS_PER_USER;
 
@@ -40,7 +40,7 @@ impl Store {
     /// the commits.
     ///
     /// # Errors
-    /// [`Error::Taken`] for the name or the adopted container, [`Error::TooMany`], [`Error::Invalid`] when no label can be
+    /// [`Error::Taken`] for the name, the adopted container or a domain, [`Error::TooMany`], [`Error::Invalid`] when no label can be
     /// derived, [`Error::QueueFull`], [`Error::NotFound`] when the owner is gone, or as of any write.
     ///
     /// # Blocks
@@ -64,7 +64,7 @@ impl Store {
     /// that two changes at once are both made. `committed` is called with the result on the store thread, in the order of the commits.
     ///
     /// # Errors
-    /// [`Error::Taken`] for the name, [`Error::Invalid`] for the settings, [`Error::NotFound`] (also while it is being deleted), or as
+    /// [`Error::Taken`] for the name or a domain, [`Error::Invalid`] for the settings, [`Error::NotFound`] (also while it is being deleted), or as
     /// of any write.
     ///
     /// # Blocks
@@ -108,8 +108,8 @@ impl Store {
         self.post(move |db| changed(db.execute(sql, params![id.to_string(), asleep])?), done)
     }
 
-    /// Records that a project is being deleted, and that none of its deployments goes on. From then on its name, label and adopted container
-    /// are free again.
+    /// Records that a project is being deleted, and that none of its deployments goes on. From then on its name, label, domains and
+    /// adopted container are free again.
     ///
     /// # Errors
     /// [`Full`]; `done` gets [`Error::NotFound`] when the project is gone.
@@ -118,6 +118,7 @@ impl Store {
             let sql =
                 "UPDATE deployments SET outcome = 'cancelled' WHERE project_id = ?1 AND outcome = 'open'";
             db.execute(sql, [id.to_string()])?;
+            db.execute("DELETE FROM domains WHERE project_id = ?1", [id.to_string()])?;
             changed(db.execute("UPDATE projects SET deleting = 1 WHERE id = ?1", [id.to_string()])?)
         };
         self.post(work, done)
@@ -179,7 +180,8 @@ impl Reader {
 
 const SELECT: &str =
     "SELECT p.*, u.host AS owner_host, c.requests, c.last_request, c.bytes_in, c.bytes_out, c.class_1, c.class_2,
-     c.class_3, c.class_4, c.class_5, d.image, d.port AS release_port, d.port_known FROM projects p
+     c.class_3, c.class_4, c.class_5, d.image, d.port AS release_port, d.port_known,
+     (SELECT group_concat(host, ' ') FROM domains WHERE project_id = p.id) AS domains FROM projects p
      JOIN users u ON u.id = p.owner
      LEFT JOIN counters c ON c.project_id = p.id
      LEFT JOIN deployments d ON d.project_id = p.id AND d.number = p.release";
@@ -226,7 +228,13 @@ fn create(db: &Connection, new: &NewProject, label: &HostLabel, now: SystemTime)
 }
 
 fn write_settings(db: &Connection, id: ProjectId, settings: &Settings) -> Result<(), Error> {
-    let Settings { port, env, memory_mb, cpus, idle_after, health_path, branch, git_token } = settings;
+    let Settings { port, env, memory_mb, cpus, idle_after, health_path, branch, git_token, domains } =
+        settings;
+    db.execute("DELETE FROM domains WHERE project_id = ?1", [id.to_string()])?;
+    for domain in domains {
+        let sql = "INSERT INTO domains (host, project_id) VALUES (?1, ?2)";
+        db.execute(sql, params![domain.as_str(), id.to_string()])?;
+    }
     changed(db.execute(
         "UPDATE projects SET port = ?2, env = ?3, memory_mb = ?4, cpus = ?5, idle_after = ?6, health_path = ?7, branch = ?8,
          git_token = ?9 WHERE id = ?1",
@@ -300,6 +308,8 @@ fn decode(row: &Row) -> Result<Project, Error> {
             health_path: optional(row, "health_path", |t| HealthPath::parse(t).ok())?,
             branch: optional(row, "branch", |t| Branch::parse(t).ok())?,
             git_token: optional(row, "git_token", |t| Secret::parse("git_token", t).ok())?,
+            domains: optional(row, "domains", |t| t.split(' ').map(|it| Domain::parse(it).ok()).collect())?
+                .unwrap_or_default(),
         },
         desired: text(row, "desired", |word| {
             [Desired::Running, Desired::Stopped, Desired::AsFound]

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
@@ -131,6 +131,7 @@ fn what_is_stored_comes_back_as_it_was() {
         memory_mb: Some(256),
         cpus: Some(0.5),
         idle_after: Some(IdleAfter::After(Duration::from_secs(1800))),
+        domains: domains(&["a.example.com", "b.example.com"]),
         ..Settings::default()
     };
     let first = store.create_project(new.clone(), now(), |_| {}).unwrap();
@@ -262,6 +263,53 @@ fn two_changes_at_once_are_both_made_and_told_in_the_order_of_their_commits() {
     let sizes: Vec<usize> = told.try_iter().collect();
     assert_eq!(sizes, (1..=50).collect::<Vec<_>>());
     assert_eq!(store.reader().unwrap().projects().unwrap()[0].settings.env.len(), 50);
+}
+
+fn domains(names: &[&str]) -> BTreeSet<Domain> {
+    names.iter().map(|name| Domain::parse(name).unwrap()).collect()
+}
+
+#[test]
+fn a_domain_is_one_projects_of_whichever_owner_until_that_gives_it_up_or_is_being_deleted() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let (ana, bea) = (ana(&store), store.create_user(new_user("bea@x.org"), Admit::Any, now()).unwrap());
+    let with = |owner, names: &[&str]| {
+        let mut new = new_project(owner, "App");
+        new.settings.domains = domains(names);
+        store.create_project(new, now(), |_| {})
+    };
+    let to = |id, names: &[&str]| {
+        let change = SettingsChange { domains: Some(domains(names)), ..SettingsChange::default() };
+        store.update_project(id, None, change, |_| {}).map(|project| project.settings.domains)
+    };
+    let hers = with(ana.id, &["a.example.com"]).unwrap().id;
+    assert_eq!(with(bea.id, &["b.example.com", "a.example.com"]).unwrap_err(), Error::Taken(What::Domain));
+    let other = with(bea.id, &["b.example.com"]).unwrap().id;
+    assert_eq!(to(other, &["a.example.com"]).unwrap_err(), Error::Taken(What::Domain));
+    let renamed = store.update_project(
+        other,
+        Some(ProjectName::parse("B").unwrap()),
+        SettingsChange::default(),
+        |_| {},
+    );
+    assert_eq!(renamed.unwrap().settings.domains, domains(&["b.example.com"]), "the others stay");
+    assert_eq!(to(hers, &["c.example.com"]), Ok(domains(&["c.example.com"])));
+    assert_eq!(to(other, &["a.example.com"]), Ok(domains(&["a.example.com"])));
+    assert_eq!(
+        to(hers, &["b.example.com", "c.example.com"]),
+        Ok(domains(&["b.example.com", "c.example.com"]))
+    );
+    let (done, marked) = answer();
+    store.try_mark_deleting(hers, done).unwrap();
+    assert_eq!(marked.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    assert_eq!(to(other, &["c.example.com"]), Ok(domains(&["c.example.com"])));
+    let (done, forgotten) = answer();
+    store.try_forget(other, done).unwrap();
+    assert_eq!(forgotten.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    let left = "SELECT count(*) FROM domains";
+    let left = row(&store.reader().unwrap().db, left, [], |row| Ok(row.get::<_, u32>(0)?)).unwrap();
+    assert_eq!(left, Some(0));
 }
 
 #[test]

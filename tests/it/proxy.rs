@@ -4,11 +4,11 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::engine::{self, WEB};
 use crate::harness::image::TestImage;
-use crate::harness::{Server, eventually};
+use crate::harness::{Answer, Client, Server, eventually};
 
 const SOON: Duration = Duration::from_secs(20);
 const PROXY: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\n";
@@ -177,4 +177,157 @@ fn case_105_requests_are_counted_as_the_app_answered_them_and_survive_kill_9() {
     assert_eq!(ana.get(&path).ok(200)["project"]["traffic"]["answers"], json!([0, 21, 0, 1, 0]), "once each");
     assert_eq!(server.terminate(), Some(0));
     eventually("an end by SIGTERM loses none", SOON, || if stored() == 22 { Ok(()) } else { Err(stored()) });
+}
+
+const OWN_DOMAIN: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\ndomain = \"apps.example.com\"\npanel_host = \"panel.example.org\"\n[api]\nhosts = [\"box.example.org\"]\n[auth]\nregistration = \"open\"\n";
+
+fn domains(answer: Answer) -> Value {
+    answer.ok(200)["project"]["domains"].clone()
+}
+
+#[test]
+fn a_projects_own_domain_leads_to_it_at_once_and_no_longer_than_it_says() {
+    let mut server = Server::with(OWN_DOMAIN);
+    let mut ana = server.admin();
+    let made = json!({"name": "App", "image": WEB, "domains": ["Blog.Example.net.", "blog.example.net"]});
+    let project = ana.post("/api/projects", &made).ok(201)["project"].clone();
+    let id = project["id"].as_str().unwrap();
+    assert_eq!(project["domains"], json!(["blog.example.net"]));
+    ana.await_status(id, "running", SOON);
+    let (at, path) = (door(&server), format!("/api/projects/{id}"));
+    let reaches = |at: &str, host: &str| {
+        let answer = get(at, host);
+        assert!(answer.ends_with("hello") || answer.starts_with("HTTP/1.1 404 "), "{host}: {answer}");
+        answer.ends_with("hello")
+    };
+    for host in
+        ["blog.example.net", "BLOG.example.net:80", "blog.example.net.", "app.admin-ana.apps.example.com"]
+    {
+        assert!(reaches(&at, host), "{host}");
+    }
+    assert!(!reaches(&at, "example.net") && !reaches(&at, "a.blog.example.net"));
+    let shop = json!({"domains": ["www.shop.example", "shop.example"]});
+    assert_eq!(domains(ana.patch(&path, &shop)), json!(["shop.example", "www.shop.example"]));
+    assert!(
+        !reaches(&at, "blog.example.net") && reaches(&at, "shop.example") && reaches(&at, "www.shop.example")
+    );
+    assert_eq!(
+        domains(ana.patch(&path, &json!({"memory_mb": 64}))),
+        json!(["shop.example", "www.shop.example"])
+    );
+    server.kill();
+    server.run();
+    ana = ana.with_base(&server.base);
+    ana.await_status(id, "running", SOON);
+    let at = door(&server);
+    assert!(reaches(&at, "shop.example"), "after a kill -9");
+    assert_eq!(domains(ana.patch(&path, &json!({"domains": []}))), json!([]));
+    assert!(!reaches(&at, "shop.example") && reaches(&at, "app.admin-ana.apps.example.com"));
+}
+
+#[test]
+fn a_domain_is_nobody_elses_none_of_ours_and_a_host_name() {
+    let server = Server::with(OWN_DOMAIN);
+    let ana = server.admin();
+    let bea = server.client().register("bea");
+    let (hers, other) = (ana.project("App", WEB), bea.project("Other", WEB));
+    let set = |who: &Client, id: &str, domains: Value| {
+        who.patch(&format!("/api/projects/{id}"), &json!({"domains": domains}))
+    };
+    set(&ana, &hers, json!(["blog.example.net"])).ok(200);
+    set(&ana, &hers, json!(["blog.example.net", "b.example.net"])).ok(200);
+    let new = json!({"name": "Third", "image": WEB, "domains": ["blog.example.net"]});
+    for answer in
+        [set(&bea, &other, json!(["x.example.net", "Blog.example.net"])), bea.post("/api/projects", &new)]
+    {
+        assert_eq!(answer.body["message"], "blog.example.net leads to another project already");
+        assert_eq!(answer.error(409), "DomainTaken");
+    }
+    let sixteen: Vec<String> = (0..16).map(|n| format!("d{n}.example.net")).collect();
+    set(&bea, &other, json!(sixteen)).ok(200);
+    for bad in [
+        json!([&sixteen[..], &["e.example.net".to_owned()]].concat()),
+        json!("blog.example.org"),
+        json!([7]),
+        json!({"a": "b"}),
+        json!(["apps.example.com"]),
+        json!(["app.admin-ana.apps.example.com"]),
+        json!(["anything.apps.example.com"]),
+        json!(["panel.example.org"]),
+        json!(["box.example.org"]),
+        json!(["app.localhost"]),
+        json!(["*.example.org"]),
+        json!(["192.0.2.1"]),
+        json!(["blog.example.org:80"]),
+        json!(["blog"]),
+    ] {
+        assert_eq!(set(&ana, &hers, bad.clone()).error(400), "ValidationError", "{bad}");
+    }
+    assert_eq!(
+        domains(ana.get(&format!("/api/projects/{hers}"))),
+        json!(["b.example.net", "blog.example.net"])
+    );
+    set(&ana, &hers, json!(["example.com", "www.example.com"])).ok(200);
+    ana.delete(&format!("/api/projects/{hers}")).ok(200);
+    set(&bea, &other, json!(["example.com"])).ok(200);
+    let without = Server::start();
+    let ana = without.admin();
+    let id = ana.project("App", WEB);
+    set(&ana, &id, json!(["blog.example.net"])).error(400);
+    assert_eq!(domains(set(&ana, &id, json!([]))), json!([]), "nothing is always possible");
+}
+
+/// A pattern that does not end with the domain makes hosts that are not below it.
+#[test]
+fn a_domain_is_no_host_that_a_projects_name_makes_and_never_takes_one_away() {
+    let odd = "[proxy]\nlisten = \"127.0.0.1:0\"\nhost_pattern = \"{project}.{user}.{domain}.example.net\"\n[auth]\nregistration = \"open\"\n";
+    let server = Server::with(odd);
+    let (ana, bea) = (server.admin(), server.client().register("bea"));
+    let (_, other) = (ana.project("App", WEB), bea.project("Other", WEB));
+    let path = format!("/api/projects/{other}");
+    let set = |host: &str| bea.patch(&path, &json!({"domains": [host]}));
+    assert_eq!(set("app.admin-ana.localhost.example.net").error(409), "DomainTaken");
+    let later = "later.admin-ana.localhost.example.net";
+    set(later).ok(200);
+    bea.await_status(&other, "running", SOON);
+    assert!(get(&door(&server), later).ends_with("hello"));
+    let id = ana.project("Later", WEB);
+    ana.await_status(&id, "running", SOON);
+    ana.post(&format!("/api/containers/{id}/stop"), &json!({})).ok(200);
+    ana.await_status(&id, "stopped", SOON);
+    let answer = get(&door(&server), later);
+    assert!(answer.contains("This app is stopped"), "the name's own project has it: {answer}");
+}
+
+#[test]
+fn caddy_may_ask_for_what_leads_somewhere_and_strangers_may_not_ask() {
+    let server = Server::with(&format!(
+        "trusted_peers = [\"127.0.0.1\"]\n{OWN_DOMAIN}[metrics]\nallow = [\"192.0.2.7\"]\n"
+    ));
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.patch(&format!("/api/projects/{id}"), &json!({"domains": ["blog.example.net"]})).ok(200);
+    let client = server.client();
+    let ask = |domain: &str, headers: &[(&str, &str)]| {
+        client.send("GET", &format!("/api/proxy/allowed?domain={domain}"), headers, None)
+    };
+    for host in
+        ["blog.example.net", "BLOG.example.net", "app.admin-ana.apps.example.com", "panel.example.org"]
+    {
+        assert_eq!(ask(host, &[]).ok(200), json!({"allowed": true}), "{host}");
+    }
+    for host in
+        ["", "example.net", "a.blog.example.net", "x.apps.example.com", "localhost", "box.example.org", "%00"]
+    {
+        assert_eq!(ask(host, &[]).error(404), "NotFound", "{host}");
+    }
+    client.get("/api/proxy/allowed").error(404);
+    assert_eq!(ask("blog.example.net", &[("X-Forwarded-For", "192.0.2.7")]).status, 200);
+    for others in
+        [("X-Forwarded-For", "192.0.2.8"), ("Forwarded", "for=192.0.2.7"), ("X-Real-IP", "192.0.2.7")]
+    {
+        assert_eq!(ask("blog.example.net", &[others]).error(403), "Forbidden", "{others:?}");
+    }
+    ana.patch(&format!("/api/projects/{id}"), &json!({"domains": []})).ok(200);
+    ask("blog.example.net", &[]).error(404);
 }
