@@ -17,8 +17,9 @@ use toml::{Table, Value};
 
 use crate::domain::{IdleAfter, ImageRef};
 use crate::limits::{
-    CONFIG_BYTES_MAX, CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROJECT_MEMORY_MB, PROXY_WAKE_MAX,
-    REFRESH_LIFETIME, SLEEP_AFTER, SLEEP_GRACE, TOKEN_LIFETIME_MAX,
+    CONFIG_BYTES_MAX, CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROJECT_MEMORY_MB, PROXY_ANSWER_MAX,
+    PROXY_BODY_IDLE, PROXY_BODY_TOTAL, PROXY_WAKE_MAX, REFRESH_LIFETIME, SLEEP_AFTER, SLEEP_GRACE,
+    TOKEN_LIFETIME_MAX,
 };
 
 /// A whole, valid configuration.
@@ -146,6 +147,10 @@ pub struct Proxy {
     pub scheme: &'static str,
     /// The host under which the API is reachable here too.
     pub panel_host: Option<String>,
+    /// How long an app may take to begin its answer.
+    pub answer_timeout: Duration,
+    /// For how long either side may be silent within a body.
+    pub body_timeout: Duration,
 }
 
 /// `[idle]`
@@ -392,6 +397,9 @@ fn proxy(keys: &mut Keys) -> Proxy {
             "" => Ok(None),
             host => host_name(host).map(Some),
         }),
+        answer_timeout: keys.read("proxy.answer_timeout", PROXY_ANSWER_MAX, |v| time(v, 1, 3600)),
+        body_timeout: keys
+            .read("proxy.body_timeout", PROXY_BODY_IDLE, |v| time(v, 1, PROXY_BODY_TOTAL.as_secs())),
     }
 }
 
@@ -411,12 +419,6 @@ const ROBOTS: [&str; 11] = [
 ];
 
 fn idle(keys: &mut Keys) -> Idle {
-    let time = |v: &Value, least: u64, most: u64| {
-        let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
-        let time = humantime::parse_duration(string(v)?).ok().filter(|time| (least..=most).contains(time));
-        let text = humantime::format_duration;
-        time.ok_or_else(|| format!("must be a time from \"{}\" to \"{}\"", text(least), text(most)))
-    };
     let path = |path: &str| {
         if path.starts_with('/') { Ok(path.to_owned()) } else { Err(format!("\"{path}\" is no path")) }
     };
@@ -577,6 +579,14 @@ impl Keys {
 
 fn string(value: &Value) -> Result<&str, String> {
     value.as_str().ok_or_else(|| format!("must be a text in quotes, not {}", value.type_str()))
+}
+
+/// A time of so many seconds at the least and at the most.
+fn time(value: &Value, least: u64, most: u64) -> Result<Duration, String> {
+    let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
+    let time = humantime::parse_duration(string(value)?).ok().filter(|time| (least..=most).contains(time));
+    let text = humantime::format_duration;
+    time.ok_or_else(|| format!("must be a time from \"{}\" to \"{}\"", text(least), text(most)))
 }
 
 fn boolean(value: &Value) -> Result<bool, String> {

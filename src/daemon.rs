@@ -25,6 +25,7 @@ use crate::http::{self, Bound};
 use crate::limits;
 use crate::proxy::activity::Activity;
 use crate::proxy::route::Routes;
+use crate::proxy::upstream::Patience;
 use crate::proxy::{self, Proxy};
 use crate::runtime::poller::{self, Kick};
 use crate::runtime::supervisor::{self, Supervisor};
@@ -276,7 +277,7 @@ fn bind_apps(config: &Config) -> Result<Option<(Bound, Addresses)>, Fatal> {
         connections: config.limits.proxy_connections,
         name: "apps",
         deadlines: http::Deadlines {
-            body_idle: limits::PROXY_BODY_IDLE,
+            body_idle: config.proxy.body_timeout,
             body_total: limits::PROXY_BODY_TOTAL,
             ..http::Deadlines::default()
         },
@@ -321,6 +322,7 @@ fn serve_apps(
             ignored_paths: config.idle.ignore_paths.clone(),
         },
         wake_max: config.idle.wake_timeout,
+        patience: Patience { answer: config.proxy.answer_timeout, body: config.proxy.body_timeout },
         panel,
     };
     Ok(bound.serve(Arc::new(Proxy::new(settings)))?)

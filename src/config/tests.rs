@@ -314,3 +314,25 @@ fn paths_are_relative_to_the_file_and_a_named_file_must_exist() {
     fs::remove_dir_all(&folder).unwrap();
     assert!(Config::load(None, &no_env).unwrap().data_dir.is_absolute(), "here is no config.toml");
 }
+
+#[test]
+fn how_long_the_proxy_waits_for_apps_has_bounds() {
+    let proxy = good("[proxy]\nanswer_timeout = \"1h\"\nbody_timeout = \"1day\"").proxy;
+    assert_eq!((proxy.answer_timeout, proxy.body_timeout), (Duration::from_secs(3600), PROXY_BODY_TOTAL));
+    let proxy = good("[proxy]\nanswer_timeout = \"1s\"\nbody_timeout = \"1s\"").proxy;
+    assert_eq!((proxy.answer_timeout, proxy.body_timeout), (Duration::from_secs(1), Duration::from_secs(1)));
+    let proxy = good("").proxy;
+    assert_eq!((proxy.answer_timeout, proxy.body_timeout), (PROXY_ANSWER_MAX, PROXY_BODY_IDLE));
+    for (key, bad) in [
+        ("answer_timeout", "\"3601s\""),
+        ("answer_timeout", "\"999ms\""),
+        ("answer_timeout", "60"),
+        ("body_timeout", "\"86401s\""),
+        ("body_timeout", "\"0s\""),
+        ("body_timeout", "\"never\""),
+    ] {
+        let problems = problems(&format!("[proxy]\n{key} = {bad}"));
+        assert_eq!(problems.len(), 1, "{key} = {bad}");
+        assert_eq!(problems[0].key, format!("proxy.{key}"));
+    }
+}

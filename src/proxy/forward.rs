@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::tunnel;
 use super::upstream::{Error, Pool, Upstream};
@@ -48,7 +48,7 @@ impl From<Error> for Failed {
 /// As [`Failed`] says; nothing was answered then.
 ///
 /// # Blocks
-/// On the client's body and the app, within [`limits::PROXY_ANSWER_MAX`] for the beginning of the answer.
+/// On the client's body and the app, within the pool's patience for the beginning of the answer.
 pub fn forward(
     request: &mut Request<'_>,
     mut pass: Pass,
@@ -70,14 +70,14 @@ pub fn forward(
         Some(kept) => kept,
         None => Upstream::connect(pass.to)?,
     };
-    let asked = ask(request, &mut upstream, &head, &pass);
+    let asked = ask(request, &mut upstream, &head, &pass, pool.patience.answer);
     let answer = match asked {
         // It was about to close the connection when we took it.
         Err(Failed::App(Error::Broken(_)))
             if upstream.is_used && may_repeat && upstream.early().is_empty() =>
         {
             upstream = Upstream::connect(pass.to)?;
-            ask(request, &mut upstream, &head, &pass)?
+            ask(request, &mut upstream, &head, &pass, pool.patience.answer)?
         }
         asked => asked?,
     };
@@ -97,12 +97,13 @@ fn ask(
     upstream: &mut Upstream,
     head: &[u8],
     pass: &Pass,
+    within: Duration,
 ) -> Result<Answer, Failed> {
     upstream.send(head)?;
     if request.has_body() {
         send_body(request, upstream, pass)?;
     }
-    Ok(upstream.answer(limits::PROXY_ANSWER_MAX)?)
+    Ok(upstream.answer(within)?)
 }
 
 /// Passes the body on until its end, or until the app answers: then it does not want the rest.
@@ -277,7 +278,7 @@ fn reply(answer: &Answer, mut upstream: Upstream, pass: Pass, pool: Arc<Pool>, t
         return response;
     }
     let write = move |out: &mut StreamWriter<'_>| {
-        copy(&mut upstream, &mut content, out, &pass)?;
+        copy(&mut upstream, &mut content, out, &pass, pool.patience.body)?;
         if keeps && !matches!(content, Content::UntilClose) {
             pool.keep(upstream);
         }
@@ -295,10 +296,11 @@ fn copy(
     content: &mut Content,
     out: &mut StreamWriter<'_>,
     pass: &Pass,
+    idle: Duration,
 ) -> io::Result<()> {
     let mut buffer = [0; limits::PROXY_COPY_BYTES];
     loop {
-        match upstream.body(content, &mut buffer)? {
+        match upstream.body(content, &mut buffer, idle)? {
             0 => return Ok(()),
             count => {
                 out.write_all(&buffer[..count])?;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use activity::Activity;
 use forward::{Failed, Origin, forward, passages};
 use route::Routes;
-use upstream::{Error, Pool};
+use upstream::{Error, Patience, Pool};
 
 use crate::domain::Status;
 use crate::http::{Handler, Head, Method, Refusal, Request, Response};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub activity: Activity,
     /// How long a request is held for an app that starts.
     pub wake_max: Duration,
+    /// How long apps are waited for.
+    pub patience: Patience,
     /// The host under which the API answers here too, and what answers.
     pub panel: Option<(String, Arc<dyn Handler>)>,
 }
@@ -51,7 +53,7 @@ impl Proxy {
     /// Makes it. No I/O.
     #[must_use]
     pub fn new(settings: Settings) -> Proxy {
-        Proxy { settings, pool: Arc::default() }
+        Proxy { pool: Arc::new(Pool::new(settings.patience)), settings }
     }
 
     /// Closes connections to apps that nobody needed for long.
@@ -76,10 +78,7 @@ impl Proxy {
             Err(Failed::Client(refusal)) => self.refuse(&refusal, None),
             Err(Failed::App(error)) => {
                 log::debug!("{}: {error}", view.project.id);
-                match error {
-                    Error::Timeout => page(504, "The app did not answer in time"),
-                    Error::Broken(_) | Error::Malformed(_) => page(502, "The app did not answer"),
-                }
+                unanswered(&error)
             }
         }
     }
@@ -151,6 +150,14 @@ impl Handler for Proxy {
 
     fn refuse(&self, refusal: &Refusal, _: Option<&Head>) -> Response {
         page(refusal.status(), &refusal.to_string())
+    }
+}
+
+/// What is said where the app says nothing that makes sense.
+fn unanswered(error: &Error) -> Response {
+    match error {
+        Error::Timeout => page(504, "The app did not answer in time"),
+        Error::Broken(_) | Error::Malformed(_) => page(502, "The app did not answer"),
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::forward::{Failed, Origin, forward};
-use super::upstream::Pool;
-use super::{closed_at, page};
+use super::upstream::{Patience, Pool};
+use super::{closed_at, page, unanswered};
 use crate::http::{self, Bound, Handler, Head, Refusal, Request, Response};
 use crate::runtime::Gate;
 use crate::threads::spawn;
@@ -33,7 +33,7 @@ impl Handler for Door {
         match forward(request, pass, &self.pool, &origin) {
             Ok(response) => response,
             Err(Failed::Client(refusal)) => self.refuse(&refusal, None),
-            Err(Failed::App(error)) => page(502, &error.to_string()),
+            Err(Failed::App(error)) => unanswered(&error),
         }
     }
 
@@ -61,6 +61,10 @@ impl Rig {
     }
 
     fn with(answers: &[&[u8]], is_trusted: bool) -> Rig {
+        Rig::waiting(answers, is_trusted, Patience::default())
+    }
+
+    fn waiting(answers: &[&[u8]], is_trusted: bool, patience: Patience) -> Rig {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let app = listener.local_addr().unwrap();
         let seen: Record = Arc::default();
@@ -87,7 +91,7 @@ impl Rig {
         };
         let bound = Bound::bind(&settings).unwrap();
         let address = bound.addresses()[0];
-        let door = Door { gate: Arc::clone(&gate), pool: Arc::default(), is_trusted };
+        let door = Door { gate: Arc::clone(&gate), pool: Arc::new(Pool::new(patience)), is_trusted };
         let server = bound.serve(Arc::new(door)).unwrap();
         Rig { server, address, gate, seen }
     }
@@ -415,4 +419,78 @@ fn case_138_where_an_app_leads_is_its_own_matter_and_its_address_is_in_no_header
     assert!(answer.contains("Location: http://127.0.0.1:9/\r\n"), "{answer}");
     let plain = Rig::new(&[OK]).get("");
     assert!(!plain.contains("127.0.0.1"), "{plain}");
+}
+
+/// What an app does with a connection: so many times a pause, and then these bytes.
+type Script<'a> = &'a [(u32, Duration, &'a [u8])];
+
+/// The proxy before an app that takes one request, does this, and then nothing until it is given up.
+fn slow(patience: Patience, script: Script<'_>) -> Rig {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let rig = Rig::waiting(&[], false, patience);
+    rig.gate.set(Some(listener.local_addr().unwrap()));
+    let script: Vec<_> =
+        script.iter().map(|(times, pause, bytes)| (*times, *pause, bytes.to_vec())).collect();
+    let act = move || {
+        let mut stream = listener.accept().unwrap().0;
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+        for (times, pause, bytes) in script {
+            for _ in 0..times {
+                std::thread::park_timeout(pause);
+                if stream.write_all(&bytes).is_err() {
+                    return;
+                }
+            }
+        }
+        drop(stream.read(&mut [0; 1]));
+    };
+    spawn("app", 256 * 1024, act).unwrap().detach();
+    rig
+}
+
+const fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+#[test]
+fn case_125_an_app_that_does_not_begin_its_answer_in_time_is_a_504_however_busy_it_looks() {
+    let patience = Patience { answer: millis(300), body: PATIENCE * 6 };
+    let scripts: [Script<'_>; 4] = [
+        &[],
+        &[(1, millis(0), b"HTTP/1.1 200 OK\r\nContent-Le")],
+        &[(1, millis(0), b"HTTP/1.1 200 OK\r\nA: "), (1000, millis(20), b"b")],
+        &[(7, millis(80), b"HTTP/1.1 102 Processing\r\n\r\n")],
+    ];
+    for script in scripts {
+        let (rig, began) = (slow(patience, script), Instant::now());
+        let (answer, took) = (rig.get(""), began.elapsed());
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+        assert!(answer.ends_with("The app did not answer in time\n"), "{answer}");
+        assert!(took >= patience.answer && took < PATIENCE / 2, "{took:?}");
+        rig.await_calm();
+    }
+}
+
+#[test]
+fn case_125_a_body_may_take_longer_than_any_limit_while_bytes_come_and_ends_where_none_do() {
+    let patience = Patience { answer: millis(300), body: millis(600) };
+    let framings: [(&[u8], &[u8]); 3] = [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n", b"tick"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\ntick\r\n"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"tick"),
+    ];
+    std::thread::scope(|threads| {
+        for (head, piece) in framings {
+            threads.spawn(move || {
+                let rig = slow(patience, &[(1, millis(0), head), (8, millis(100), piece)]);
+                let began = Instant::now();
+                let (answer, took) = (rig.get(""), began.elapsed());
+                assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+                assert_eq!(answer.matches("tick").count(), 8, "{answer}");
+                assert!(!answer.contains("\r\n0\r\n"), "it is not said to be complete: {answer}");
+                assert!(took >= millis(800) + patience.body && took < PATIENCE / 2, "{took:?}");
+                rig.await_calm();
+            });
+        }
+    });
 }

@@ -13,6 +13,21 @@ use rustix::net::{RecvFlags, recv};
 use crate::http::answer::{Answer, Content, Heard, hear};
 use crate::limits;
 
+/// How long apps are waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the beginning of an answer.
+    pub answer: Duration,
+    /// For the next bytes of its body.
+    pub body: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { answer: limits::PROXY_ANSWER_MAX, body: limits::PROXY_BODY_IDLE }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -146,25 +161,25 @@ impl Upstream {
     /// Reads the next bytes of a body into `output`; 0 is its end.
     ///
     /// # Errors
-    /// When it breaks off, pauses for longer than [`limits::PROXY_BODY_IDLE`], or is not framed properly.
+    /// When it breaks off, pauses for longer than `idle`, or is not framed properly.
     ///
     /// # Blocks
-    /// As long.
-    pub fn body(&mut self, content: &mut Content, output: &mut [u8]) -> io::Result<usize> {
+    /// As long, for each of the app's writes.
+    pub fn body(&mut self, content: &mut Content, output: &mut [u8], idle: Duration) -> io::Result<usize> {
         loop {
             let (taken, written) = match content {
                 Content::None | Content::Length(0) => return Ok(0),
                 Content::Chunked(chunked) if chunked.is_done() => return Ok(0),
                 Content::Length(left) => {
                     let room = usize::try_from(*left).unwrap_or(usize::MAX).min(output.len());
-                    let count = self.take(&mut output[..room])?;
+                    let count = self.take(&mut output[..room], idle)?;
                     if count == 0 {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
                     *left -= count as u64;
                     return Ok(count);
                 }
-                Content::UntilClose => return self.take(output),
+                Content::UntilClose => return self.take(output, idle),
                 Content::Chunked(chunked) => {
                     let decoded = chunked.decode(&self.buffer, output);
                     decoded.map_err(|_| io::Error::from(ErrorKind::InvalidData))?
@@ -174,18 +189,16 @@ impl Upstream {
             if written > 0 {
                 return Ok(written);
             }
-            if matches!(content, Content::Chunked(chunked) if !chunked.is_done())
-                && self.fill(limits::PROXY_BODY_IDLE)? == 0
-            {
+            if matches!(content, Content::Chunked(chunked) if !chunked.is_done()) && self.fill(idle)? == 0 {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
     }
 
     /// Buffered bytes first, then the socket's, without a detour through the buffer.
-    fn take(&mut self, output: &mut [u8]) -> io::Result<usize> {
+    fn take(&mut self, output: &mut [u8], idle: Duration) -> io::Result<usize> {
         if self.buffer.is_empty() {
-            return self.receive(output, limits::PROXY_BODY_IDLE);
+            return self.receive(output, idle);
         }
         let count = self.buffer.len().min(output.len());
         output[..count].copy_from_slice(&self.buffer[..count]);
@@ -196,14 +209,24 @@ impl Upstream {
 
 /// Connections that wait for their next exchange.
 #[derive(Debug, Default)]
-pub struct Pool(Mutex<HashMap<SocketAddr, Vec<(Instant, Upstream)>>>);
+pub struct Pool {
+    /// How long whoever uses them waits.
+    pub patience: Patience,
+    idle: Mutex<HashMap<SocketAddr, Vec<(Instant, Upstream)>>>,
+}
 
 impl Pool {
+    /// None yet.
+    #[must_use]
+    pub fn new(patience: Patience) -> Pool {
+        Pool { patience, idle: Mutex::default() }
+    }
+
     /// A connection that was idle for less than `max`, or none.
     #[must_use]
     pub fn take(&self, address: SocketAddr, max: Duration) -> Option<Upstream> {
         loop {
-            let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let (since, upstream) = idle.get_mut(&address)?.pop()?;
             drop(idle);
             // The newest is the last: those below are older still, and go with the reaper.
@@ -224,7 +247,7 @@ impl Pool {
         }
         upstream.is_used = true;
         upstream.buffer = Vec::new();
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let of_app = idle.entry(upstream.address).or_default();
         if of_app.len() < limits::PROXY_IDLE_PER_APP {
             of_app.push((Instant::now(), upstream));
@@ -234,7 +257,7 @@ impl Pool {
     /// Closes what was idle for long.
     pub fn reap(&self) {
         let mut closing = Vec::new();
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, of_app| {
             let old = of_app.partition_point(|(since, _)| since.elapsed() >= limits::PROXY_IDLE_MAX);
             closing.extend(of_app.drain(..old));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use muelle::config::{Config, Problem};
-use muelle::limits::{CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX};
+use muelle::limits::{CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROXY_BODY_TOTAL};
 
 /// In memory, and one for each process.
 static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -60,6 +60,8 @@ fn is_valid(config: &Config) {
     assert!(limits.project_cpus.is_none_or(|cpus| (0.01..=1024.0).contains(&cpus)));
     assert!(proxy.listen.len() <= CONFIG_LIST_MAX && proxy.host_pattern.contains("{project}"));
     assert!(proxy.public_port != Some(0) && limits.proxy_connections >= 8);
+    assert!((Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&proxy.answer_timeout));
+    assert!((Duration::from_secs(1)..=PROXY_BODY_TOTAL).contains(&proxy.body_timeout));
     assert!(!idle.wake_timeout.is_zero() && idle.ignore_paths.iter().all(|path| path.starts_with('/')));
     assert!(
         deploy.keep_images > 0
