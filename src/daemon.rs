@@ -113,6 +113,7 @@ pub fn run(config: &Config) -> Result<(), Fatal> {
             encode: Box::new(move |events: &[&Event], first| encoder.encode(events, first, words)),
             hub,
             sleep: sleep(config),
+            wakes: store.reader()?.wakes()?,
             projects,
             last,
             waiting,

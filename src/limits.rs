@@ -127,6 +127,8 @@ pub const PROXY_PAGE_AGAIN_S: u64 = 1;
 pub const SLEEP_AFTER: Duration = Duration::from_secs(1800);
 /// How long an app must have been running until it may be put to sleep.
 pub const SLEEP_GRACE: Duration = Duration::from_secs(120);
+/// Wakes of a project whose times are kept: what is to be expected of the next one.
+pub const WAKES_KEPT: u32 = 100;
 /// How late the supervisor may come to look who is idle, until that is no measure of idleness.
 pub const STALLED: Duration = Duration::from_secs(3);
 /// CPU, in percent of what it may use, above which an app is at work though nobody asks it anything.

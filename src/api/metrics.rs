@@ -4,13 +4,14 @@
 
 use std::fmt::{Display, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Api;
 use super::request::Call;
 use super::routes::{Answer, ROUTES, Route};
-use crate::domain::Step;
 use crate::domain::deployment::Outcome;
+use crate::domain::traffic::LATENCY_MS;
+use crate::domain::{Step, Sum, Traffic};
 use crate::host::Process;
 use crate::http::Response;
 use crate::runtime::{Snapshot, View};
@@ -148,6 +149,7 @@ fn projects(page: &mut Page, api: &Api, snapshot: &Snapshot) {
     let mut requests =
         page.counter("muelle_project_requests_total", "Requests counted since the project exists.");
     known().for_each(|(id, metrics)| requests.put(&[("project", id)], metrics.requests));
+    passed(page, &ids, &views);
     let mut starts =
         page.gauge("muelle_project_start_time_seconds", "When its container started, since 1970.");
     for (id, view) in each() {
@@ -155,6 +157,58 @@ fn projects(page: &mut Page, api: &Api, snapshot: &Snapshot) {
         if let Some(since) = since {
             starts.put(&[("project", id)], since.as_secs_f64());
         }
+    }
+}
+
+/// What passed to apps, and what their sleep was good for.
+fn passed(page: &mut Page, ids: &[String], views: &[&View]) {
+    let traffic: Vec<(&str, Traffic)> =
+        ids.iter().map(String::as_str).zip(views.iter().map(|view| view.traffic())).collect();
+    for (name, help, sum, unit) in [
+        (
+            "muelle_project_received_bytes_total",
+            "Bytes of bodies and tunnels to the app.",
+            Sum::BYTES_IN,
+            1.0,
+        ),
+        ("muelle_project_sent_bytes_total", "The same from the app.", Sum::BYTES_OUT, 1.0),
+        ("muelle_project_wakes_total", "Times that a request woke it.", Sum::WAKES, 1.0),
+        (
+            "muelle_project_saved_memory_byte_seconds_total",
+            "Memory that it did not hold while it slept, times how long.",
+            Sum::SAVED_MEMORY,
+            1_048_576.0,
+        ),
+        (
+            "muelle_project_saved_cpu_seconds_total",
+            "CPU time that it did not use while it slept.",
+            Sum::SAVED_CPU,
+            0.001,
+        ),
+    ] {
+        let mut family = page.counter(name, help);
+        for (id, traffic) in &traffic {
+            #[expect(clippy::cast_precision_loss, reason = "what Prometheus keeps is as precise")]
+            family.put(&[("project", id)], traffic.get(sum) as f64 * unit);
+        }
+    }
+    let mut answers =
+        page.counter("muelle_project_answers_total", "Answers of the app by the class of their status.");
+    for (id, traffic) in &traffic {
+        for (class, count) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(traffic.classes()) {
+            answers.put(&[("project", id), ("code", class)], count);
+        }
+    }
+    let mut times = page.histogram("muelle_project_answer_seconds", "Time until the app began to answer.");
+    for (id, traffic) in &traffic {
+        let mut sum = 0;
+        let most = LATENCY_MS.map(|ms| format!("{}", Duration::from_millis(ms).as_secs_f64()));
+        let most = most.iter().map(String::as_str).chain(["+Inf"]);
+        for (most, count) in most.zip(traffic.latencies()) {
+            sum += count;
+            times.put_as("_bucket", &[("project", id), ("le", most)], sum);
+        }
+        times.put_as("_count", &[("project", id)], sum);
     }
 }
 
@@ -179,6 +233,10 @@ impl Page {
 
     fn summary(&mut self, name: &'static str, help: &str) -> Family<'_> {
         self.family(name, "summary", help)
+    }
+
+    fn histogram(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        self.family(name, "histogram", help)
     }
 
     fn family(&mut self, name: &'static str, kind: &str, help: &str) -> Family<'_> {

@@ -1,11 +1,13 @@
 //! What clients read: the field names and words of the contract, to the letter.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::domain::traffic::LATENCY_MS;
+use crate::domain::wake::{Percentiles, WakeTimes};
 use crate::domain::{
-    Addresses, Branch, Domain, HealthPath, IdleAfter, Metrics, Project, Source, Status, Traffic, User,
+    Addresses, Branch, Domain, HealthPath, IdleAfter, Metrics, Project, Source, Status, Sum, Traffic, User,
 };
 use crate::runtime::View;
 
@@ -78,6 +80,7 @@ pub struct ProjectOut<'a> {
     cpus: Option<f64>,
     idle_after: String,
     traffic: TrafficOut,
+    sleep: SleepOut,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(rename = "restartRequired", skip_serializing_if = "std::ops::Not::not")]
@@ -110,7 +113,7 @@ impl<'a> ProjectOut<'a> {
             template: template.word(),
             github_url,
             created_at: rfc3339(*created_at),
-            metrics: MetricsOut::new(view.metrics.as_ref(), traffic.requests),
+            metrics: MetricsOut::new(view.metrics.as_ref(), traffic.get(Sum::REQUESTS)),
             source: source.word(),
             image,
             container,
@@ -127,6 +130,7 @@ impl<'a> ProjectOut<'a> {
             cpus: settings.cpus,
             idle_after: idle_text(view.project.idle_after(sleep_after)),
             traffic: TrafficOut::from(traffic),
+            sleep: SleepOut::new(&traffic, view.wake_times),
             reason: view.reason.as_deref(),
             restart_required: false,
         }
@@ -152,13 +156,72 @@ struct TrafficOut {
     bytes_out: u64,
     /// By the first digit of the status, 1 to 5.
     answers: [u64; 5],
+    /// By how long they took to begin: up to so many milliseconds, and the last longer than that.
+    latency_ms: [u64; LATENCY_MS.len()],
+    latency: [u64; LATENCY_MS.len() + 1],
     last_request: Option<String>,
 }
 
 impl From<Traffic> for TrafficOut {
     fn from(traffic: Traffic) -> TrafficOut {
-        let Traffic { bytes_in, bytes_out, classes, last, .. } = traffic;
-        TrafficOut { bytes_in, bytes_out, answers: classes, last_request: last.map(rfc3339) }
+        TrafficOut {
+            bytes_in: traffic.get(Sum::BYTES_IN),
+            bytes_out: traffic.get(Sum::BYTES_OUT),
+            answers: traffic.classes(),
+            latency_ms: LATENCY_MS,
+            latency: traffic.latencies(),
+            last_request: traffic.last.map(rfc3339),
+        }
+    }
+}
+
+/// What sleep was good for, and how long waking takes.
+#[derive(Serialize)]
+struct SleepOut {
+    wakes: u64,
+    saved_memory_mib_hours: f64,
+    saved_cpu_hours: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wake_ms: Option<WakeOut>,
+}
+
+/// In milliseconds from the request on that woke it.
+#[derive(Serialize)]
+struct WakeOut {
+    start: PercentilesOut,
+    ready: PercentilesOut,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<PercentilesOut>,
+}
+
+#[derive(Serialize)]
+struct PercentilesOut {
+    p50: u64,
+    p95: u64,
+}
+
+impl From<Percentiles> for PercentilesOut {
+    fn from(times: Percentiles) -> PercentilesOut {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        PercentilesOut { p50: ms(times.p50), p95: ms(times.p95) }
+    }
+}
+
+impl SleepOut {
+    fn new(traffic: &Traffic, times: Option<WakeTimes>) -> SleepOut {
+        let thousandths = |value: f64| (value * 1000.0).round() / 1000.0;
+        #[expect(clippy::cast_precision_loss, reason = "a sum for people")]
+        let sum = |sum| traffic.get(sum) as f64;
+        SleepOut {
+            wakes: traffic.get(Sum::WAKES),
+            saved_memory_mib_hours: thousandths(sum(Sum::SAVED_MEMORY) / 3600.0),
+            saved_cpu_hours: thousandths(sum(Sum::SAVED_CPU) / 3_600_000.0),
+            wake_ms: times.map(|times| WakeOut {
+                start: times.start.into(),
+                ready: times.ready.into(),
+                answer: times.answer.map(PercentilesOut::from),
+            }),
+        }
     }
 }
 

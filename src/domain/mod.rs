@@ -14,6 +14,7 @@ pub mod project;
 pub mod repository;
 pub mod traffic;
 pub mod user;
+pub mod wake;
 
 pub use address::{Addresses, Domain};
 pub use deployment::{Cause, Deployment, Level, Release, Step};
@@ -21,12 +22,13 @@ pub use event::{Addressed, Event};
 pub use metrics::Metrics;
 pub use network::{Subnet, household, is_public};
 pub use project::{
-    ContainerName, Desired, EnvName, HealthPath, HostLabel, IdleAfter, ImageRef, Project, ProjectId,
+    ContainerName, Desired, EnvName, HealthPath, Held, HostLabel, IdleAfter, ImageRef, Project, ProjectId,
     ProjectName, Settings, SettingsChange, Source, Status, Template,
 };
 pub use repository::{Branch, RepoUrl, Secret};
-pub use traffic::Traffic;
+pub use traffic::{Sum, Traffic};
 pub use user::{Email, SessionId, User, UserId, UserName};
+pub use wake::Wake;
 
 /// Why a value from outside was refused: a sentence for the person who sent it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -343,6 +343,15 @@ impl HealthPath {
     }
 }
 
+/// What an app held when it was put to sleep, and does not hold since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Its use of CPUs, in thousandths of one.
+    pub cpu_milli: u64,
+}
+
 /// How long without a request until a project may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdleAfter {
@@ -491,7 +500,7 @@ pub struct Project {
     /// What its owner last asked for.
     pub desired: Desired,
     /// Whether it was put to sleep.
-    pub asleep: bool,
+    pub asleep: Option<Held>,
     /// Whether it is being deleted: invisible, kept until its container is gone.
     pub deleting: bool,
     /// When it was made.

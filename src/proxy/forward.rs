@@ -6,10 +6,11 @@
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::tunnel;
 use super::upstream::{Error, Pool, Upstream};
+use crate::domain::Sum;
 use crate::http::answer::{Answer, Content};
 use crate::http::{Framing, Head, HeaderName, HeaderValue, Method, Refusal, Request, Response, StreamWriter};
 use crate::limits;
@@ -55,6 +56,7 @@ pub fn forward(
     pool: &Arc<Pool>,
     origin: &Origin,
 ) -> Result<Response, Failed> {
+    let began = Instant::now();
     let head = head(request.head(), origin);
     if origin.is_person {
         pass.counts();
@@ -81,12 +83,13 @@ pub fn forward(
         }
         asked => asked?,
     };
-    if answer.status() == 101 {
-        return if wants_upgrade {
-            Ok(switch(&answer, upstream, pass))
-        } else {
-            Err(Error::Malformed("it switches protocols unasked").into())
-        };
+    let switches = answer.status() == 101;
+    if switches && !wants_upgrade {
+        return Err(Error::Malformed("it switches protocols unasked").into());
+    }
+    pass.meter().count(answer.status(), began.elapsed(), SystemTime::now());
+    if switches {
+        return Ok(switch(&answer, upstream, pass));
     }
     Ok(reply(&answer, upstream, pass, Arc::clone(pool), to_head))
 }
@@ -112,7 +115,7 @@ fn send_body(request: &mut Request<'_>, upstream: &mut Upstream, pass: &Pass) ->
     let mut buffer = [0; limits::PROXY_COPY_BYTES];
     loop {
         let count = request.read(&mut buffer).map_err(Failed::Client)?;
-        pass.meter().bytes_in.fetch_add(count as u64, std::sync::atomic::Ordering::Relaxed);
+        pass.meter().add(Sum::BYTES_IN, count as u64);
         if count == 0 {
             return if chunked { Ok(upstream.send(b"0\r\n\r\n")?) } else { Ok(()) };
         }
@@ -262,7 +265,6 @@ fn without_domain(cookie: &[u8]) -> Vec<u8> {
 
 fn reply(answer: &Answer, mut upstream: Upstream, pass: Pass, pool: Arc<Pool>, to_head: bool) -> Response {
     let (status, keeps) = (answer.status(), answer.keeps_alive());
-    pass.meter().count(status, SystemTime::now());
     let mut content = answer.content(to_head);
     let length = answer.length();
     if matches!(content, Content::None) {
@@ -304,7 +306,7 @@ fn copy(
             0 => return Ok(()),
             count => {
                 out.write_all(&buffer[..count])?;
-                pass.meter().bytes_out.fetch_add(count as u64, std::sync::atomic::Ordering::Relaxed);
+                pass.meter().add(Sum::BYTES_OUT, count as u64);
             }
         }
     }
@@ -312,14 +314,13 @@ fn copy(
 
 /// The two ends become a tunnel.
 fn switch(answer: &Answer, upstream: Upstream, pass: Pass) -> Response {
-    pass.meter().count(101, SystemTime::now());
     let protocol = answer.headers().find(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
     let protocol = protocol.and_then(|(_, value)| HeaderValue::new(value.to_vec()).ok());
     let response = Response::upgrade(move |client, early| {
         let count = |up: u64, down: u64| {
             let meter = pass.meter();
-            meter.bytes_in.fetch_add(up, std::sync::atomic::Ordering::Relaxed);
-            meter.bytes_out.fetch_add(down, std::sync::atomic::Ordering::Relaxed);
+            meter.add(Sum::BYTES_IN, up);
+            meter.add(Sum::BYTES_OUT, down);
         };
         let ended = tunnel::join(
             client,

@@ -66,7 +66,9 @@ impl Proxy {
             return page(508, "This app sends its requests back to where they come from");
         }
         let is_person = self.settings.activity.is_person(request.head());
-        let pass = match view.gate.enter().map_or_else(|| self.wait(request, view, is_person), Ok) {
+        let (began, entered) = (Instant::now(), view.gate.enter());
+        let waited = entered.is_none();
+        let pass = match entered.map_or_else(|| self.wait(request, view, is_person), Ok) {
             Ok(pass) => pass,
             Err(response) => return response,
         };
@@ -74,7 +76,12 @@ impl Proxy {
         let is_trusted = self.settings.trusted_peers.contains(&peer);
         let origin = Origin { peer, is_trusted, is_person, scheme: self.settings.routes.addresses().scheme };
         match forward(request, pass, &self.pool, &origin) {
-            Ok(response) => response,
+            Ok(response) => {
+                if waited {
+                    self.settings.runtime.woken(view.project.id, began.elapsed());
+                }
+                response
+            }
             Err(Failed::Client(refusal)) => self.refuse(&refusal, None),
             Err(Failed::App(error)) => {
                 log::debug!("{}: {error}", view.project.id);
@@ -101,7 +108,9 @@ impl Proxy {
                 // It runs and has no address.
                 Status::Running if began.elapsed() >= limits::PROXY_PAGE_AFTER => return Err(closed(now)),
                 // What is just falling asleep is woken again.
-                Status::Inactive | Status::Running | Status::Deploying => self.settings.runtime.wake(id),
+                Status::Inactive | Status::Running | Status::Deploying => {
+                    self.settings.runtime.wake(id, began);
+                }
             }
             let left = patience.saturating_sub(began.elapsed());
             let held = place.as_ref().filter(|_| !left.is_zero() && !request.is_abandoned());

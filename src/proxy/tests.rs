@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::forward::{Failed, Origin, forward};
 use super::upstream::{Patience, Pool};
 use super::{closed_at, page, unanswered};
+use crate::domain::Sum;
 use crate::http::{self, Bound, Handler, Head, Refusal, Request, Response};
 use crate::runtime::Gate;
 use crate::threads::spawn;
@@ -196,7 +197,10 @@ fn a_request_goes_to_the_app_and_its_answer_comes_back() {
     );
     rig.await_calm();
     let traffic = rig.gate.meter.read();
-    assert_eq!((traffic.requests, traffic.bytes_out, traffic.classes), (1, 5, [0, 1, 0, 0, 0]));
+    assert_eq!(
+        (traffic.get(Sum::REQUESTS), traffic.get(Sum::BYTES_OUT), traffic.classes()),
+        (1, 5, [0, 1, 0, 0, 0])
+    );
     assert!(traffic.last.is_some());
 }
 

@@ -2,15 +2,18 @@
 //!
 //! Pure bookkeeping; no I/O.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::gate::Gate;
+use super::sleep::Waking;
 use super::snapshot::{Run, View};
 use super::{Reply, container};
 use crate::docker::{Inspected, State};
 use crate::domain::lifecycle::{Kind, Life};
-use crate::domain::{Deployment, Desired, Event, Metrics, Project, Status, Traffic};
+use crate::domain::wake::WakeTimes;
+use crate::domain::{Deployment, Desired, Event, Held, Metrics, Project, Status, Traffic, Wake};
 
 /// One version of a project, with its container.
 pub(super) struct Tenant {
@@ -82,6 +85,13 @@ pub(super) struct Entry {
     pub shown: Status,
     /// Since when that is running.
     pub running_since: Option<Instant>,
+    /// The wake that goes on.
+    pub waking: Option<Waking>,
+    /// The last ones, and how long they took.
+    pub wakes: VecDeque<Wake>,
+    pub wake_times: Option<WakeTimes>,
+    /// What it held when it was put to sleep.
+    pub held: Held,
     pub metrics: Option<Metrics>,
     /// Changes handed to the store, and those that it has answered.
     pub saves: u64,
@@ -112,6 +122,10 @@ impl Entry {
             gate: Arc::default(),
             counted: Traffic::default(),
             running_since: None,
+            waking: None,
+            wakes: VecDeque::new(),
+            wake_times: None,
+            held: Held::default(),
             metrics: None,
             saves: 0,
             saves_answered: 0,
@@ -150,6 +164,22 @@ impl Entry {
     fn is_deploying(&self) -> bool {
         let open = self.active.is_some() || self.waiting.is_some();
         open && self.current.life.desired() != Desired::Stopped
+    }
+
+    /// What it holds, by its last numbers.
+    pub fn holds(&self, online_cpus: u32) -> Held {
+        let capacity = self.current.seen.as_deref().and_then(|seen| seen.capacity);
+        let capacity = capacity.unwrap_or_else(|| f64::from(online_cpus));
+        let held = self.metrics.map(|metrics| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "percent of some CPUs, not negative"
+            )]
+            let cpu_milli = (metrics.cpu * capacity * 10.0).round().max(0.0) as u64;
+            Held { memory_mib: metrics.memory_mib, cpu_milli }
+        });
+        held.unwrap_or_default()
     }
 
     /// What there is to say about it. Why the deployment before failed is history while the next one goes on.
@@ -198,6 +228,7 @@ impl Entry {
             address: up.and_then(|seen| container::browser_address(project, seen)),
             metrics: self.metrics,
             running_since: self.running_since,
+            wake_times: self.wake_times,
             run: up.and_then(run_of),
             gate: Arc::clone(&self.gate),
             deployment: self.deployment(),

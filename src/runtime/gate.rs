@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::domain::Traffic;
+use crate::domain::traffic::SUMS;
+use crate::domain::{Sum, Traffic};
 use crate::limits;
 
 /// What passes to one project.
@@ -33,22 +34,23 @@ struct State {
 /// What has passed since this process began. Whoever flushes takes differences.
 #[derive(Debug, Default)]
 pub struct Meter {
-    requests: AtomicU64,
-    /// See [`Traffic::bytes_in`].
-    pub bytes_in: AtomicU64,
-    /// See [`Traffic::bytes_out`].
-    pub bytes_out: AtomicU64,
-    classes: [AtomicU64; 5],
+    sums: [AtomicU64; SUMS],
     /// When the last counted request was, in seconds since 1970; 0 for never.
     last: AtomicU64,
 }
 
 impl Meter {
-    /// Counts a request that the app answered.
-    pub fn count(&self, status: u16, now: SystemTime) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        if let Some(class) = self.classes.get(usize::from(status / 100).wrapping_sub(1)) {
-            class.fetch_add(1, Ordering::Relaxed);
+    /// Adds to one of the sums.
+    pub fn add(&self, sum: Sum, more: u64) {
+        self.sums[sum.at()].fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Counts a request that the app answered, and how long it took to begin with that.
+    pub fn count(&self, status: u16, took: Duration, now: SystemTime) {
+        self.add(Sum::REQUESTS, 1);
+        self.add(Sum::of_latency(took), 1);
+        if let Some(class) = Sum::of_status(status) {
+            self.add(class, 1);
         }
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.last.fetch_max(seconds, Ordering::Relaxed);
@@ -57,13 +59,9 @@ impl Meter {
     /// What it shows.
     #[must_use]
     pub fn read(&self) -> Traffic {
-        let load = |it: &AtomicU64| it.load(Ordering::Relaxed);
-        let last = Some(load(&self.last)).filter(|last| *last > 0);
+        let last = Some(self.last.load(Ordering::Relaxed)).filter(|last| *last > 0);
         Traffic {
-            requests: load(&self.requests),
-            bytes_in: load(&self.bytes_in),
-            bytes_out: load(&self.bytes_out),
-            classes: std::array::from_fn(|class| load(&self.classes[class])),
+            sums: std::array::from_fn(|at| self.sums[at].load(Ordering::Relaxed)),
             last: last.map(|last| SystemTime::UNIX_EPOCH + Duration::from_secs(last)),
         }
     }

@@ -12,11 +12,13 @@ pub mod ops;
 pub mod poller;
 mod probe;
 mod releases;
+mod sleep;
 pub mod snapshot;
 pub mod supervisor;
 pub mod watcher;
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -157,8 +159,10 @@ pub enum Message {
     Listed(Result<Vec<Listed>, String>),
     /// Where containers have their addresses.
     Bridges(Vec<Subnet>),
-    /// Somebody wants to use a project that is asleep.
-    Wake(ProjectId),
+    /// Somebody wants to use a project that is asleep, since then.
+    Wake(ProjectId, Instant),
+    /// An app began to answer a request that had waited for it, after so long.
+    Woken(ProjectId, Duration),
     /// What passed to these apps could not be added to their counters.
     NotCounted(Vec<(ProjectId, Traffic)>),
     /// New numbers.
@@ -199,9 +203,14 @@ impl Runtime {
         self.inbox.try_send(Message::Reach(answer)).is_ok()
     }
 
-    /// Has a project that is asleep woken. Where there is no room for that now, whoever waits asks again.
-    pub fn wake(&self, id: ProjectId) {
-        drop(self.inbox.try_send(Message::Wake(id)));
+    /// Has a project that is asleep woken for a request that came at `asked`. Where there is no room for that now, whoever waits asks again.
+    pub fn wake(&self, id: ProjectId, asked: Instant) {
+        drop(self.inbox.try_send(Message::Wake(id, asked)));
+    }
+
+    /// Tells that an app answered a request that had waited for it, and after how long. It is lost where there is no room for it.
+    pub fn woken(&self, id: ProjectId, took: Duration) {
+        drop(self.inbox.try_send(Message::Woken(id, took)));
     }
 
     /// What is known now.

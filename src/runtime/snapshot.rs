@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::gate::Gate;
 use crate::docker::ContainerId;
 use crate::domain::idle::{Facts, Rule};
+use crate::domain::wake::WakeTimes;
 use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, Traffic, UserId};
 
 /// One project as its owner sees it.
@@ -27,6 +28,8 @@ pub struct View {
     pub metrics: Option<Metrics>,
     /// Since when it is running.
     pub running_since: Option<Instant>,
+    /// How long it took to wake, as far as it ever did.
+    pub wake_times: Option<WakeTimes>,
     /// The container behind it, while that runs.
     pub run: Option<Run>,
     /// Where requests pass to it.

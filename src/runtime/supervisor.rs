@@ -16,11 +16,11 @@ use super::releases::Building;
 use super::snapshot::EngineState;
 use super::{Build, Command, Hub, Message, Recorded, Refused, Reply, Runtime, Slot, container};
 use crate::docker::{Action, ContainerEvent, Inspected, LABEL_INSTANCE, Listed, State};
-use crate::domain::idle::{Rule, Verdict};
+use crate::domain::idle::Rule;
 use crate::domain::lifecycle::{self, Change, Effect, Input, LAST_OUTPUT, Op, Outcome};
 use crate::domain::{
-    Addressed, Cause, ContainerName, Deployment, Event, IdleAfter, Metrics, Project, ProjectId, Status,
-    Traffic, UserId, metrics,
+    Addressed, Cause, ContainerName, Deployment, Event, Metrics, Project, ProjectId, Status, Sum, Traffic,
+    UserId, Wake, metrics,
 };
 use crate::limits;
 use crate::store::{self, Store};
@@ -47,6 +47,8 @@ pub struct Settings {
     pub waiting: Vec<Deployment>,
     /// Who may be put to sleep.
     pub sleep: Rule,
+    /// How long projects took to wake, oldest first.
+    pub wakes: Vec<(ProjectId, Wake)>,
     /// Where one deployment at a time is handed over to be built.
     pub builds: Sender<Build>,
 }
@@ -55,7 +57,7 @@ pub struct Settings {
 pub struct Supervisor {
     pub(super) runtime: Runtime,
     inbox: Receiver<Message>,
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     pub(super) ops: Ops,
     encode: Encode,
     kick: Kick,
@@ -71,7 +73,9 @@ pub struct Supervisor {
     pub(super) last_built: Option<UserId>,
     /// Clean-ups under way.
     pub(super) cleaners: usize,
-    sleep: Rule,
+    pub(super) sleep: Rule,
+    /// When what sleeping saved was counted last.
+    pub(super) counted_at: Instant,
     /// When what passed to apps is to be counted.
     count_at: Instant,
     /// When the log was last told that the engine does not answer.
@@ -142,6 +146,7 @@ impl Supervisor {
             building: None,
             builds: settings.builds,
             sleep: settings.sleep,
+            counted_at: Instant::now(),
             last_built: None,
             cleaners: 0,
             count_at: Instant::now() + limits::COUNT_EVERY,
@@ -161,6 +166,7 @@ impl Supervisor {
             supervisor.add(project);
             supervisor.remember(ended);
         }
+        supervisor.remember_wakes(settings.wakes);
         for deployment in settings.waiting {
             supervisor.enqueue(deployment);
         }
@@ -229,6 +235,7 @@ impl Supervisor {
                 self.entries.values().for_each(|entry| entry.gate.touch());
             }
             self.count_at = now + limits::COUNT_EVERY;
+            self.count_saved(now);
             self.count();
             self.put_to_sleep(now);
         }
@@ -242,30 +249,6 @@ impl Supervisor {
                 self.step_at((id, number), Input::Due);
             }
             self.take_due_of_deployments(id, now);
-        }
-    }
-
-    /// Puts those to sleep whom nobody has used for as long as their owners said.
-    fn put_to_sleep(&mut self, now: Instant) {
-        if !self.engine.up {
-            return;
-        }
-        for id in self.ids() {
-            let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.next.is_none()) else {
-                continue;
-            };
-            let facts = entry.view().idleness(&self.sleep, now);
-            let IdleAfter::After(idle) = facts.after else { continue };
-            // Once more where nobody can pass meanwhile.
-            if facts.judge() != Verdict::Idle || !entry.gate.close_if_idle(idle, now) {
-                continue;
-            }
-            let (owner, name) = (entry.current.project.owner, entry.current.project.name.clone());
-            let event = Event::AutoShutdown { project: id, name, idle, at: SystemTime::now() };
-            self.events.push(Addressed { owner, event });
-            self.step(id, Input::Sleep);
-            // Should it not have gone to sleep, it is opened again with its view.
-            self.mark(id);
         }
     }
 
@@ -333,11 +316,8 @@ impl Supervisor {
                     self.engine.bridges = subnets.into();
                 }
             }
-            Message::Wake(id) => {
-                if self.engine.up {
-                    self.step(id, Input::Wake);
-                }
-            }
+            Message::Wake(id, asked) => self.wake(id, asked),
+            Message::Woken(id, took) => self.keep_wake(id, Some(took)),
             Message::NotCounted(lost) => {
                 for (id, lost) in lost {
                     if let Some(entry) = self.entries.get_mut(&id) {
@@ -356,13 +336,15 @@ impl Supervisor {
 
     fn add(&mut self, project: Project) {
         let (id, owner, desired, deleting) = (project.id, project.owner, project.desired, project.deleting);
-        let asleep = project.asleep;
+        let held = project.asleep;
         let mut tenant = Tenant::new(project, desired, Instant::now());
-        tenant.life = tenant.life.asleep(asleep);
+        tenant.life = tenant.life.asleep(held.is_some());
         if !deleting {
             self.names.insert(tenant.project.container_name(), (id, tenant.number()));
         }
-        self.entries.insert(id, Entry::new(tenant));
+        let mut entry = Entry::new(tenant);
+        entry.held = held.unwrap_or_default();
+        self.entries.insert(id, entry);
         self.changed.insert(owner);
     }
 
@@ -473,6 +455,9 @@ impl Supervisor {
         let Some(tenant) = tenant else { return };
         if op == Op::Look && matches!(outcome, Outcome::Seen(_)) {
             tenant.seen = seen.map(Arc::from);
+        }
+        if outcome == Outcome::Done {
+            self.note_done(slot, op);
         }
         self.step_at(slot, Input::Ended(op, outcome));
         self.mark(slot.0);
@@ -596,7 +581,7 @@ impl Supervisor {
         let metrics = Metrics {
             cpu: sample.cpu,
             memory_mib: metrics::mib(sample.memory_bytes),
-            requests: traffic.requests,
+            requests: traffic.get(Sum::REQUESTS),
             uptime: metrics::uptime(sample.run.since, SystemTime::now()),
             last_activity: traffic.last.map_or(sample.run.since, |at| at.max(sample.run.since)),
         };
@@ -671,11 +656,9 @@ impl Supervisor {
         } else {
             (entry.metrics, entry.running_since) = (None, None);
         }
-        if matches!(entry.shown, Status::Error | Status::Stopped) {
-            entry.gate.give_up();
-        }
         let event = entry.status_event(true);
         self.events.push(Addressed { owner: entry.current.project.owner, event });
+        self.note_status(id);
         self.mark(id);
     }
 
@@ -722,7 +705,10 @@ impl Supervisor {
                 let done = Box::new(move |result| drop(inbox.send(Message::Saved(id, result))));
                 match change {
                     Change::Desired(desired) => self.store.try_set_desired(id, *desired, done),
-                    Change::Asleep(asleep) => self.store.try_set_asleep(id, *asleep, done),
+                    Change::Asleep(asleep) => {
+                        let held = self.entries.get(&id).map(|entry| entry.held).unwrap_or_default();
+                        self.store.try_set_asleep(id, asleep.then_some(held), done)
+                    }
                     Change::Deleting => self.store.try_mark_deleting(id, done),
                 }
             }

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, ToSql, params, params_from_iter};
 
 use super::users::{changed, free_label};
 use super::{
     Done, Error, Full, Reader, Store, deployments, exists, fresh_id, from_secs, optional, row, rows, text,
     to_secs,
 };
+use crate::domain::traffic::SUMS;
 use crate::domain::{
-    Branch, Cause, ContainerName, Deployment, Desired, Domain, EnvName, HealthPath, HostLabel, IdleAfter,
-    ImageRef, Project, ProjectId, ProjectName, Release, RepoUrl, Secret, Settings, SettingsChange, Source,
-    Template, Traffic, UserId,
+    Branch, Cause, ContainerName, Deployment, Desired, Domain, EnvName, HealthPath, Held, HostLabel,
+    IdleAfter, ImageRef, Project, ProjectId, ProjectName, Release, RepoUrl, Secret, Settings, SettingsChange,
+    Source, Template, Traffic, UserId, Wake,
 };
-use crate::limits::PROJECTS_PER_USER;
+use crate::limits::{PROJECTS_PER_USER, WAKES_KEPT};
 
 /// A project to be made.
 #[derive(Clone, Debug)]
@@ -99,13 +100,19 @@ impl Store {
         self.post(move |db| changed(db.execute(sql, params![id.to_string(), desired_word(desired)])?), done)
     }
 
-    /// Records that a project was put to sleep or woken.
+    /// Records that a project was put to sleep, with what it held, or woken.
     ///
     /// # Errors
     /// [`Full`]; `done` gets [`Error::NotFound`] when the project is gone or being deleted.
-    pub fn try_set_asleep(&self, id: ProjectId, asleep: bool, done: Done<()>) -> Result<(), Full> {
-        let sql = "UPDATE projects SET asleep = ?2 WHERE id = ?1 AND deleting = 0";
-        self.post(move |db| changed(db.execute(sql, params![id.to_string(), asleep])?), done)
+    pub fn try_set_asleep(&self, id: ProjectId, asleep: Option<Held>, done: Done<()>) -> Result<(), Full> {
+        let sql =
+            "UPDATE projects SET asleep = ?2, held_memory = ?3, held_cpu = ?4 WHERE id = ?1 AND deleting = 0";
+        let Held { memory_mib, cpu_milli } = asleep.unwrap_or_default();
+        let held = (whole(memory_mib), whole(cpu_milli));
+        let work = move |db: &Connection| {
+            changed(db.execute(sql, params![id.to_string(), asleep.is_some(), held.0, held.1])?)
+        };
+        self.post(work, done)
     }
 
     /// Records that a project is being deleted, and that none of its deployments goes on. From then on its name, label, domains and
@@ -166,6 +173,20 @@ impl Store {
     pub fn try_add_traffic(&self, added: Vec<(ProjectId, Traffic)>, done: Done<()>) -> Result<(), Full> {
         self.post(move |db| add_traffic(db, &added), done)
     }
+
+    /// Records how long a project took to wake; of the older ones the last [`WAKES_KEPT`] stay. Nothing for one that is gone.
+    ///
+    /// # Errors
+    /// [`Full`].
+    pub fn try_add_wake(
+        &self,
+        id: ProjectId,
+        wake: Wake,
+        now: SystemTime,
+        done: Done<()>,
+    ) -> Result<(), Full> {
+        self.post(move |db| add_wake(db, id, wake, now), done)
+    }
 }
 
 impl Reader {
@@ -176,11 +197,22 @@ impl Reader {
     pub fn projects(&self) -> Result<Vec<Project>, Error> {
         rows(&self.db, &format!("{SELECT} ORDER BY p.created_at DESC, p.rowid DESC"), [], decode)
     }
+
+    /// How long projects took to wake, oldest first.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn wakes(&self) -> Result<Vec<(ProjectId, Wake)>, Error> {
+        let ms = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+        rows(&self.db, "SELECT * FROM wakes ORDER BY rowid", [], |row| {
+            let answer = row.get::<_, Option<i64>>("answer_ms")?.map(ms);
+            let (start, ready) = (ms(row.get("start_ms")?), ms(row.get("ready_ms")?));
+            Ok((text(row, "project_id", ProjectId::parse)?, Wake { start, ready, answer }))
+        })
+    }
 }
 
-const SELECT: &str =
-    "SELECT p.*, u.host AS owner_host, c.requests, c.last_request, c.bytes_in, c.bytes_out, c.class_1, c.class_2,
-     c.class_3, c.class_4, c.class_5, d.image, d.port AS release_port, d.port_known,
+const SELECT: &str = "SELECT p.*, u.host AS owner_host, c.*, d.image, d.port AS release_port, d.port_known,
      (SELECT group_concat(host, ' ') FROM domains WHERE project_id = p.id) AS domains FROM projects p
      JOIN users u ON u.id = p.owner
      LEFT JOIN counters c ON c.project_id = p.id
@@ -252,23 +284,67 @@ fn write_settings(db: &Connection, id: ProjectId, settings: &Settings) -> Result
     )?)
 }
 
+/// The columns of the sums, each at its place.
+const SUM_COLUMNS: [&str; SUMS] = [
+    "requests",
+    "bytes_in",
+    "bytes_out",
+    "class_1",
+    "class_2",
+    "class_3",
+    "class_4",
+    "class_5",
+    "ms_5",
+    "ms_10",
+    "ms_25",
+    "ms_50",
+    "ms_100",
+    "ms_250",
+    "ms_500",
+    "ms_1000",
+    "ms_2500",
+    "ms_5000",
+    "ms_10000",
+    "ms_more",
+    "wakes",
+    "saved_memory",
+    "saved_cpu",
+];
+
+fn whole(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
 fn add_traffic(db: &Connection, added: &[(ProjectId, Traffic)]) -> Result<(), Error> {
-    let mut add = db.prepare(
-        "INSERT INTO counters (project_id, requests, last_request, bytes_in, bytes_out, class_1, class_2, class_3, class_4, class_5)
-         SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM projects WHERE id = ?1
-         ON CONFLICT (project_id) DO UPDATE SET requests = requests + excluded.requests,
-         last_request = max(last_request, excluded.last_request), bytes_in = bytes_in + excluded.bytes_in,
-         bytes_out = bytes_out + excluded.bytes_out, class_1 = class_1 + excluded.class_1,
-         class_2 = class_2 + excluded.class_2, class_3 = class_3 + excluded.class_3,
-         class_4 = class_4 + excluded.class_4, class_5 = class_5 + excluded.class_5",
-    )?;
-    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let columns = SUM_COLUMNS.join(", ");
+    let places: Vec<String> = (3..3 + SUMS).map(|at| format!("?{at}")).collect();
+    let sums = SUM_COLUMNS.map(|column| format!("{column} = {column} + excluded.{column}"));
+    let mut add = db.prepare(&format!(
+        "INSERT INTO counters (project_id, last_request, {columns})
+         SELECT id, ?2, {} FROM projects WHERE id = ?1
+         ON CONFLICT (project_id) DO UPDATE SET last_request = max(last_request, excluded.last_request), {}",
+        places.join(", "),
+        sums.join(", ")
+    ))?;
     for (project, added) in added {
-        let [c1, c2, c3, c4, c5] = added.classes.map(whole);
-        let last = added.last.map_or(0, to_secs);
-        let [requests, bytes_in, bytes_out] = [added.requests, added.bytes_in, added.bytes_out].map(whole);
-        add.execute(params![project.to_string(), requests, last, bytes_in, bytes_out, c1, c2, c3, c4, c5])?;
+        let (id, last) = (project.to_string(), added.last.map_or(0, to_secs));
+        let sums = added.sums.map(whole);
+        let values = [&id as &dyn ToSql, &last].into_iter().chain(sums.iter().map(|sum| sum as &dyn ToSql));
+        add.execute(params_from_iter(values))?;
     }
+    Ok(())
+}
+
+fn add_wake(db: &Connection, id: ProjectId, wake: Wake, now: SystemTime) -> Result<(), Error> {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let id = id.to_string();
+    db.execute(
+        "INSERT INTO wakes (project_id, at, start_ms, ready_ms, answer_ms) SELECT id, ?2, ?3, ?4, ?5 FROM projects WHERE id = ?1",
+        params![id, to_secs(now), ms(wake.start), ms(wake.ready), wake.answer.map(ms)],
+    )?;
+    let old = "DELETE FROM wakes WHERE project_id = ?1 AND rowid <=
+         (SELECT rowid FROM wakes WHERE project_id = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)";
+    db.execute(old, params![id, WAKES_KEPT])?;
     Ok(())
 }
 
@@ -316,7 +392,7 @@ fn decode(row: &Row) -> Result<Project, Error> {
                 .into_iter()
                 .find(|d| desired_word(*d) == word)
         })?,
-        asleep: row.get("asleep")?,
+        asleep: held(row)?,
         deleting: row.get("deleting")?,
         created_at: from_secs(row.get("created_at")?),
         traffic: traffic(row)?,
@@ -324,14 +400,20 @@ fn decode(row: &Row) -> Result<Project, Error> {
 }
 
 fn traffic(row: &Row) -> Result<Traffic, Error> {
-    let sum = |column: &str| Ok::<_, Error>(row.get::<_, Option<i64>>(column)?.unwrap_or(0).unsigned_abs());
-    Ok(Traffic {
-        requests: sum("requests")?,
-        bytes_in: sum("bytes_in")?,
-        bytes_out: sum("bytes_out")?,
-        classes: [sum("class_1")?, sum("class_2")?, sum("class_3")?, sum("class_4")?, sum("class_5")?],
+    let mut traffic = Traffic {
         last: row.get::<_, Option<i64>>("last_request")?.filter(|last| *last > 0).map(from_secs),
-    })
+        ..Traffic::default()
+    };
+    for (sum, column) in traffic.sums.iter_mut().zip(SUM_COLUMNS) {
+        *sum = row.get::<_, Option<i64>>(column)?.unwrap_or(0).unsigned_abs();
+    }
+    Ok(traffic)
+}
+
+fn held(row: &Row) -> Result<Option<Held>, Error> {
+    let number = |column: &str| Ok::<_, Error>(row.get::<_, i64>(column)?.unsigned_abs());
+    let held = Held { memory_mib: number("held_memory")?, cpu_milli: number("held_cpu")? };
+    Ok(row.get::<_, bool>("asleep")?.then_some(held))
 }
 
 fn desired_word(desired: Desired) -> &'static str {

@@ -346,7 +346,8 @@ fn what_the_owner_asks_for_ends_the_sleep() {
     let dir = Dir::new();
     let store = dir.store();
     let project = store.create_project(new_project(ana(&store).id, "One"), now(), |_| {}).unwrap();
-    let set = |asleep: Option<bool>, desired| {
+    let held = Held { memory_mib: 90, cpu_milli: 2 };
+    let set = |asleep: Option<Option<Held>>, desired| {
         let (done, result) = answer();
         match asleep {
             Some(asleep) => store.try_set_asleep(project.id, asleep, done).unwrap(),
@@ -356,8 +357,10 @@ fn what_the_owner_asks_for_ends_the_sleep() {
         let project = store.reader().unwrap().projects().unwrap().remove(0);
         (project.desired, project.asleep)
     };
-    assert_eq!(set(Some(true), Desired::Running), (Desired::Running, true));
-    assert_eq!(set(None, Desired::Stopped), (Desired::Stopped, false));
+    assert_eq!(set(Some(Some(held)), Desired::Running), (Desired::Running, Some(held)));
+    assert_eq!(set(Some(None), Desired::Running), (Desired::Running, None));
+    assert_eq!(set(Some(Some(held)), Desired::Running), (Desired::Running, Some(held)));
+    assert_eq!(set(None, Desired::Stopped), (Desired::Stopped, None));
     let (done, result) = answer();
     store.try_set_desired(ProjectId(1), Desired::Running, done).unwrap();
     assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Err(Error::NotFound));
@@ -371,19 +374,40 @@ fn case_105_counters_add_up_and_those_of_lost_projects_are_dropped() {
     let later = now() + Duration::from_secs(5);
     for (requests, last) in [(3, later), (4, now())] {
         let (done, result) = answer();
-        let added = Traffic {
-            requests,
-            bytes_in: 1,
-            bytes_out: 2,
-            classes: [0, requests, 0, 1, 0],
-            last: Some(last),
-        };
+        let mut added = Traffic { last: Some(last), ..Traffic::default() };
+        added.sums.iter_mut().enumerate().for_each(|(at, sum)| *sum = requests * (at as u64 + 1));
         store.try_add_traffic(vec![(project.id, added), (ProjectId(1), added)], done).unwrap();
         assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Ok(()));
     }
     let counted = store.reader().unwrap().projects().unwrap().remove(0).traffic;
-    let all = Traffic { requests: 7, bytes_in: 2, bytes_out: 4, classes: [0, 7, 0, 2, 0], last: Some(later) };
-    assert_eq!(counted, all);
+    let all = std::array::from_fn(|at| 7 * (at as u64 + 1));
+    assert_eq!(counted, Traffic { sums: all, last: Some(later) });
+}
+
+#[test]
+fn the_newest_wakes_are_kept_and_go_with_their_project() {
+    let dir = Dir::new();
+    let store = dir.store();
+    let project = store.create_project(new_project(ana(&store).id, "One"), now(), |_| {}).unwrap();
+    let wake = |n: u64| {
+        let time = Duration::from_millis(n);
+        Wake { start: time, ready: 2 * time, answer: n.is_multiple_of(2).then_some(3 * time) }
+    };
+    for n in 1..=u64::from(WAKES_KEPT) + 5 {
+        let (done, result) = answer();
+        store.try_add_wake(project.id, wake(n), now(), done).unwrap();
+        assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    }
+    let (done, result) = answer();
+    store.try_add_wake(ProjectId(1), wake(1), now(), done).unwrap();
+    assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Ok(()), "one that is gone");
+    let kept = store.reader().unwrap().wakes().unwrap();
+    let newest: Vec<_> = (6..=u64::from(WAKES_KEPT) + 5).map(|n| (project.id, wake(n))).collect();
+    assert_eq!(kept, newest);
+    let (done, result) = answer();
+    store.try_forget(project.id, done).unwrap();
+    assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Ok(()));
+    assert_eq!(store.reader().unwrap().wakes().unwrap(), []);
 }
 
 #[test]

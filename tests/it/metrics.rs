@@ -107,7 +107,7 @@ fn samples(text: &str) -> Vec<(String, f64)> {
                 assert!(seen.insert(name), "{name} twice");
                 name.clone_into(&mut family);
             }
-            ["#", "TYPE", name, "gauge" | "counter" | "summary"] => assert_eq!(name, family),
+            ["#", "TYPE", name, "gauge" | "counter" | "summary" | "histogram"] => assert_eq!(name, family),
             _ => {
                 let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
                 assert!(name.starts_with(&family), "{line} is not of {family}");

@@ -169,6 +169,51 @@ fn posted(body: &str) -> String {
 }
 
 #[test]
+fn what_waking_takes_and_what_sleep_saves_is_told_and_survives_kill_9() {
+    // Memory that can be seen in whole MiB.
+    let image = image(&format!("busybox dd if=/dev/zero of=/dev/shm/held bs=1M count=20; {SERVE}"));
+    let mut stage = Stage::with(&image.0, "");
+    let (held, _) = stage.stream.until("it holds memory", SOON, |it| {
+        it.is_metrics(&stage.id) && it.data["metrics"]["memory"].as_u64() >= Some(20)
+    });
+    let before = stage.project()["sleep"].clone();
+    assert_eq!(before, json!({"wakes": 0, "saved_memory_mib_hours": 0.0, "saved_cpu_hours": 0.0}));
+    stage.asleep();
+    let saved = |sleep: &Value| sleep["saved_memory_mib_hours"].as_f64().unwrap();
+    let memory = held.data["metrics"]["memory"].as_f64().unwrap();
+    let since = Instant::now();
+    let first = eventually("it saves memory", SOON, || {
+        let sleep = stage.project()["sleep"].clone();
+        if saved(&sleep) > 0.0 { Ok(saved(&sleep)) } else { Err(sleep) }
+    });
+    let most = (memory + 8.0) * (since.elapsed().as_secs_f64() + 5.0) / 3600.0;
+    assert!(first <= most, "{first} MiB hours after {:?} with {memory} MiB", since.elapsed());
+    stage.server.kill();
+    stage.server.run();
+    stage.ana = stage.ana.with_base(&stage.server.base);
+    eventually("it goes on to save", SOON, || {
+        let sleep = stage.project()["sleep"].clone();
+        if saved(&sleep) > first { Ok(()) } else { Err(sleep) }
+    });
+    assert!(visit(&door(&stage.server), "app").ends_with("hello"));
+    let sleep = eventually("the wake is told", SOON, || {
+        let sleep = stage.project()["sleep"].clone();
+        if sleep["wake_ms"]["answer"]["p50"].is_u64() { Ok(sleep) } else { Err(sleep) }
+    });
+    assert_eq!(sleep["wakes"], 1);
+    let times = ["start", "ready", "answer"].map(|phase| sleep["wake_ms"][phase]["p95"].as_u64().unwrap());
+    assert!(times.is_sorted() && times[0] > 0, "{sleep}");
+    let numbers = stage.server.client().get("/metrics").text;
+    for line in [
+        format!("muelle_project_wakes_total{{project=\"{}\"}} 1", stage.id),
+        format!("muelle_project_answers_total{{project=\"{}\",code=\"2xx\"}} 1", stage.id),
+        format!("muelle_project_answer_seconds_bucket{{project=\"{}\",le=\"+Inf\"}} 1", stage.id),
+    ] {
+        assert!(numbers.lines().any(|found| found == line), "{line}\n{numbers}");
+    }
+}
+
+#[test]
 fn case_133_of_five_hundred_at_once_128_are_held_for_one_start_and_nobody_else_waits() {
     let image = image(&format!("busybox sleep 3; {SERVE}"));
     let stage = Stage::with(&image.0, "[limits]\nper_address = 1000\n");

@@ -1,0 +1,138 @@
+//! The supervisor's part that knows sleep: who is put to sleep, how long waking took, and what sleeping saved.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Slot;
+use super::supervisor::Supervisor;
+use crate::domain::idle::Verdict;
+use crate::domain::lifecycle::{Input, Op};
+use crate::domain::wake::WakeTimes;
+use crate::domain::{Addressed, Event, Held, IdleAfter, ProjectId, Status, Sum, Wake};
+use crate::{host, limits};
+
+/// A wake that goes on, or whose first answer is awaited.
+#[derive(Debug)]
+pub(super) struct Waking {
+    /// When the request came that woke it.
+    asked: Instant,
+    /// Until its container was started.
+    start: Option<Duration>,
+    /// Until it answered at its port.
+    ready: Option<Duration>,
+}
+
+impl Supervisor {
+    /// Takes over what earlier lives of this process measured.
+    pub(super) fn remember_wakes(&mut self, wakes: Vec<(ProjectId, Wake)>) {
+        for (id, wake) in wakes {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.wakes.push_back(wake);
+            }
+        }
+        for entry in self.entries.values_mut() {
+            entry.wake_times = WakeTimes::of(entry.wakes.iter());
+        }
+    }
+
+    /// Puts those to sleep whom nobody has used for as long as their owners said.
+    pub(super) fn put_to_sleep(&mut self, now: Instant) {
+        if !self.engine.up {
+            return;
+        }
+        for id in self.ids() {
+            let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.next.is_none()) else {
+                continue;
+            };
+            let facts = entry.view().idleness(&self.sleep, now);
+            let IdleAfter::After(idle) = facts.after else { continue };
+            // Once more where nobody can pass meanwhile.
+            if facts.judge() != Verdict::Idle || !entry.gate.close_if_idle(idle, now) {
+                continue;
+            }
+            entry.held = entry.holds(host::online_cpus());
+            let (owner, name) = (entry.current.project.owner, entry.current.project.name.clone());
+            let event = Event::AutoShutdown { project: id, name, idle, at: SystemTime::now() };
+            self.events.push(Addressed { owner, event });
+            self.keep_wake(id, None);
+            self.step(id, Input::Sleep);
+            // Should it not have gone to sleep, it is opened again with its view.
+            self.mark(id);
+        }
+    }
+
+    /// Wakes a project for a request that came at `asked`.
+    pub(super) fn wake(&mut self, id: ProjectId, asked: Instant) {
+        let asleep = |entry: &super::entry::Entry| entry.current.life.status() == Status::Inactive;
+        if !self.engine.up || !self.entries.get(&id).is_some_and(asleep) {
+            return;
+        }
+        self.step(id, Input::Wake);
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| !asleep(entry)) {
+            entry.gate.meter.add(Sum::WAKES, 1);
+            entry.waking = Some(Waking { asked, start: None, ready: None });
+        }
+    }
+
+    /// An operation of a version succeeded.
+    pub(super) fn note_done(&mut self, slot: Slot, op: Op) {
+        let entry = self.entries.get_mut(&slot.0).filter(|entry| entry.current.number() == slot.1);
+        if let Some(waking) = entry.and_then(|entry| entry.waking.as_mut())
+            && op == Op::Start
+        {
+            waking.start.get_or_insert(waking.asked.elapsed());
+        }
+    }
+
+    /// Its status has changed: it is awake, or it does not wake.
+    pub(super) fn note_status(&mut self, id: ProjectId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        match (entry.shown, &mut entry.waking) {
+            (Status::Running, Some(waking)) => {
+                waking.ready.get_or_insert(waking.asked.elapsed());
+            }
+            (Status::Error | Status::Stopped, _) => {
+                entry.waking = None;
+                entry.gate.give_up();
+            }
+            _ => {}
+        }
+    }
+
+    /// The app began to answer a request that had waited for it, so long after that came.
+    pub(super) fn keep_wake(&mut self, id: ProjectId, answer: Option<Duration>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(Waking { start: Some(start), ready: Some(ready), .. }) = entry.waking.take() else { return };
+        let wake = Wake { start, ready, answer };
+        entry.wakes.push_back(wake);
+        let old = entry.wakes.len().saturating_sub(limits::WAKES_KEPT as usize);
+        entry.wakes.drain(..old);
+        entry.wake_times = WakeTimes::of(entry.wakes.iter());
+        let failed = move |result| {
+            if let Err(error) = result {
+                log::warn!("store: how long {id} took to wake is not kept: {error}");
+            }
+        };
+        if self.store.try_add_wake(id, wake, SystemTime::now(), Box::new(failed)).is_err() {
+            log::warn!("store: how long {id} took to wake is not kept: too much waits to be written");
+        }
+        self.mark(id);
+    }
+
+    /// Adds what those who sleep would have held since the last time.
+    pub(super) fn count_saved(&mut self, now: Instant) {
+        let since = std::mem::replace(&mut self.counted_at, now);
+        let ms = u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
+        let mut asleep = Vec::new();
+        for (id, entry) in &self.entries {
+            if entry.shown == Status::Inactive && !entry.current.life.is_up() {
+                let Held { memory_mib, cpu_milli } = entry.held;
+                entry.gate.meter.add(Sum::SAVED_MEMORY, memory_mib.saturating_mul(ms) / 1000);
+                entry.gate.meter.add(Sum::SAVED_CPU, cpu_milli.saturating_mul(ms) / 1000);
+                asleep.push(*id);
+            }
+        }
+        for id in asleep {
+            self.mark(id);
+        }
+    }
+}
