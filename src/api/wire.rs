@@ -22,13 +22,7 @@ impl Words {
     /// The word.
     #[must_use]
     pub fn status(self, status: Status) -> &'static str {
-        match status {
-            Status::Running => "running",
-            Status::Stopped => self.stopped,
-            Status::Deploying => "deploying",
-            Status::Error => "error",
-            Status::Inactive => "inactive",
-        }
+        if status == Status::Stopped { self.stopped } else { status.word() }
     }
 }
 

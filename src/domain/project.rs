@@ -48,6 +48,20 @@ pub enum Status {
     Inactive,
 }
 
+impl Status {
+    /// The contract's word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Stopped => "stopped",
+            Status::Deploying => "deploying",
+            Status::Error => "error",
+            Status::Inactive => "inactive",
+        }
+    }
+}
+
 /// What a person last asked for; survives everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Desired {

@@ -10,6 +10,7 @@ pub mod route;
 mod tests;
 pub mod tunnel;
 pub mod upstream;
+pub mod waiting;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -102,8 +103,9 @@ impl Proxy {
             if let Some(pass) = view.gate.enter() {
                 return Ok(pass);
             }
+            let refused = || if navigates { waiting::page(now) } else { closed(now) };
             match now.status {
-                Status::Stopped | Status::Error => return Err(closed(now)),
+                Status::Stopped | Status::Error => return Err(refused()),
                 _ if !is_person => return Err(closed(now)),
                 // It runs and has no address.
                 Status::Running if began.elapsed() >= limits::PROXY_PAGE_AFTER => return Err(closed(now)),
@@ -114,9 +116,7 @@ impl Proxy {
             }
             let left = patience.saturating_sub(began.elapsed());
             let held = place.as_ref().filter(|_| !left.is_zero() && !request.is_abandoned());
-            let Some(place) = held else {
-                return Err(if navigates { waiting_page() } else { closed(now) });
-            };
+            let Some(place) = held else { return Err(refused()) };
             place.wait(left.min(limits::PROXY_WAIT_TICK));
         }
     }
@@ -129,20 +129,6 @@ fn is_navigation(head: &Head) -> bool {
     *head.method() == Method::Get && page && navigates && !head.lists("connection", "upgrade")
 }
 
-/// What a browser shows while an app starts: it asks again by itself.
-fn waiting_page() -> Response {
-    Response::bytes(503, include_str!("pages/waiting.html").to_owned())
-        .header("Content-Type", "text/html; charset=utf-8")
-        .header(
-            "Content-Security-Policy",
-            "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-        )
-        .header("Referrer-Policy", "no-referrer")
-        .header("X-Content-Type-Options", "nosniff")
-        .header("Cache-Control", "no-store")
-        .header("Retry-After", limits::PROXY_PAGE_AGAIN_S)
-}
-
 impl Handler for Proxy {
     fn handle(&self, request: &mut Request<'_>) -> Response {
         let host = request.head().get("host").unwrap_or_default().to_owned();
@@ -152,6 +138,9 @@ impl Handler for Proxy {
             return handler.handle(request);
         }
         match self.settings.routes.find(&host) {
+            Some(view) if request.head().path().starts_with(waiting::RESERVED) => {
+                waiting::reserved(request.head().path(), &view)
+            }
             Some(view) => self.answer(request, &view),
             None => page(404, "There is nothing here"),
         }

@@ -648,7 +648,7 @@ impl Supervisor {
         // Without the app's output: what it prints is its owner's.
         let reason = entry.reason();
         let reason = reason.as_deref().and_then(|reason| reason.split(LAST_OUTPUT).next());
-        let status = format!("{:?}", entry.shown).to_ascii_lowercase();
+        let status = entry.shown.word();
         log::info!("{id} is {status}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default());
         if entry.shown == Status::Running {
             self.kick_due = true;

@@ -12,7 +12,7 @@ import { chromium } from 'playwright-core';
 const muelleBin = path.resolve(process.env.MUELLE_BIN ?? path.join(import.meta.dirname ?? '.', '../../target/debug/muelle'));
 const chromiumBin = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const engineSocket = (process.env.DOCKER_HOST ?? 'unix:///var/run/docker.sock').replace(/^unix:\/\//, '');
-const WHOLE_RUN_MS = 180_000;
+const WHOLE_RUN_MS = 240_000;
 
 let passed = 0;
 let failed = 0;
@@ -75,15 +75,29 @@ async function startContainer(folder) {
   mkdirSync(path.join(folder, 'image/bin'), { recursive: true });
   copyFileSync(execFileSync('sh', ['-c', 'command -v busybox'], { encoding: 'utf8' }).trim(), path.join(folder, 'image/bin/busybox'));
   const rootfs = execFileSync('tar', ['-C', path.join(folder, 'image'), '-c', 'bin'], { maxBuffer: 64 << 20 });
-  undo.push(() => engine('DELETE', `/images/${name}?force=1`, { accept: [404] }));
-  const label = encodeURIComponent('LABEL muelle.test=1');
-  const log = await engine('POST', `/images/create?fromSrc=-&repo=${name}&tag=latest&changes=${label}`, { body: rootfs, type: 'application/x-tar' });
-  if (/"error"/.test(log)) throw new Error(`the engine refused the image: ${log}`);
+  await importImage(name, rootfs, []);
+  for (const [app, words] of Object.entries(APPS)) {
+    await importImage(`${name}-${app}`, rootfs, ['EXPOSE 8080', `CMD ${JSON.stringify(['/bin/busybox', 'sh', '-c', words])}`]);
+  }
   undo.push(() => engine('DELETE', `/containers/${name}?force=1&v=1`, { accept: [404] }));
   const options = { Image: name, Cmd: ['/bin/busybox', 'sh', '-c', busy], Labels: { 'muelle.test': '1' }, HostConfig: { NanoCpus: 5e8 } };
   await engine('POST', `/containers/create?name=${name}`, { body: Buffer.from(JSON.stringify(options)) });
   await engine('POST', `/containers/${name}/start`);
   return name;
+}
+
+// Two apps that take a while to start: one that does so each time, one that does not start again.
+const APPS = {
+  slow: `/bin/busybox mkdir -p /www; echo '<h1>the app</h1>' >/www/index.html; /bin/busybox sleep 2; exec /bin/busybox httpd -f -p 8080 -h /www`,
+  broken: `[ -f /ran ] && { /bin/busybox sleep 2; echo 'its <b>last</b> words'; exit 3; }
+    /bin/busybox mkdir -p /www; echo >/ran; exec /bin/busybox httpd -f -p 8080 -h /www`,
+};
+
+async function importImage(name, rootfs, changes) {
+  undo.push(() => engine('DELETE', `/images/${name}?force=1`, { accept: [404] }));
+  const query = ['LABEL muelle.test=1', ...changes].map(change => `&changes=${encodeURIComponent(change)}`).join('');
+  const log = await engine('POST', `/images/create?fromSrc=-&repo=${name}&tag=latest${query}`, { body: rootfs, type: 'application/x-tar' });
+  if (/"error"/.test(log)) throw new Error(`the engine refused the image: ${log}`);
 }
 
 // A repository with one commit, behind git's own HTTP server. Returns its address.
@@ -138,11 +152,12 @@ function serve(port, host) {
 }
 
 // The muelle under test, in a folder of its own. Returns where its API is.
-async function startMuelle(folder, origins) {
+async function startMuelle(folder, origins, more = '[proxy]\nlisten = []\n') {
+  mkdirSync(folder, { recursive: true });
   const data = path.join(folder, 'data');
   const config = path.join(folder, 'config.toml');
   const cors = origins ? `cors_origins = ${JSON.stringify(origins)}\n` : '';
-  writeFileSync(config, `data_dir = ${JSON.stringify(data)}\n[api]\nlisten = "127.0.0.1:0"\n${cors}[deploy]\nallow_http = true\n[proxy]\nlisten = []\n`);
+  writeFileSync(config, `data_dir = ${JSON.stringify(data)}\n[api]\nlisten = "127.0.0.1:0"\n${cors}[deploy]\nallow_http = true\n${more}`);
   let said = '';
   if (cleaning) throw new Error('ended before muelle started');
   const muelle = spawn(muelleBin, ['serve', '--config', config], { cwd: folder, stdio: ['ignore', 'ignore', 'pipe'] });
@@ -160,7 +175,7 @@ async function startMuelle(folder, origins) {
   });
   return until('line with the address', 15_000, () => {
     if (muelle.exitCode !== null) throw new Error(`muelle ended with ${muelle.exitCode}`);
-    const port = said.match(/http:\/\/127\.0\.0\.1:(\d+)/)?.[1];
+    const port = said.match(/listening on http:\/\/127\.0\.0\.1:(\d+)/)?.[1];
     return { done: port && `http://127.0.0.1:${port}/api`, state: said };
   });
 }
@@ -318,6 +333,57 @@ async function run() {
     const { at } = await logged('stream ended', 10_000, from);
     if (at - out.at > 3000) throw new Error(`it took ${at - out.at} ms`);
     return `${at - out.at} ms`;
+  });
+
+  await sleepers(path.join(folder, 'sleepers'), container, context);
+}
+
+// Apps that sleep, opened in the browser: a person waits and reloads nothing.
+async function sleepers(folder, images, context) {
+  const api = await startMuelle(folder, null,
+    '[proxy]\nlisten = "127.0.0.1:0"\n[metrics]\ninterval = "1s"\n[idle]\nafter = "1s"\ngrace = "0s"\n');
+  const call = async (method, target, body, token) => {
+    const headers = { 'Content-Type': 'application/json', ...(token && { Authorization: `Bearer ${token}` }) };
+    const answer = await fetch(`${api}${target}`, { method, headers, body: body && JSON.stringify(body) });
+    if (!answer.ok) throw new Error(`${method} ${target}: ${answer.status} ${await answer.text()}`);
+    return answer.json();
+  };
+  const { token } = await call('POST', '/auth/register', { email: 'ana@example.com', password: 'correct horse', name: 'Ana' });
+  // Numbers come each second while somebody looks.
+  const viewer = http.get(`${api}/containers/events?token=${token}`, answer => answer.resume()).on('error', () => {});
+  undo.push(() => { viewer.destroy(); });
+  const asleep = async app => {
+    const { project } = await call('POST', '/projects', { name: app, image: `${images}-${app}:latest` }, token);
+    undo.push(() => call('DELETE', `/projects/${project.id}`, undefined, token));
+    return until(`sleep of ${app}`, 40_000, async () => {
+      const now = (await call('GET', `/projects/${project.id}`, undefined, token)).project;
+      return { done: now.status === 'inactive' && now, state: now.status };
+    });
+  };
+
+  await check('an app that sleeps is opened: the page says that it wakes, and then is the app', async () => {
+    const { url } = await asleep('slow');
+    const page = await context.newPage();
+    const answer = await page.goto(url);
+    const first = await page.textContent('#sentence');
+    if (answer.status() !== 503 || !/asleep|starting|getting ready/.test(first)) throw new Error(`${answer.status()} ${first}`);
+    await page.waitForSelector('h1:text-is("the app")', { timeout: 20_000 });
+    await page.close();
+    return first;
+  });
+
+  await check('one that does not start any more says so, with what it wrote, and stays', async () => {
+    const { url } = await asleep('broken');
+    const page = await context.newPage();
+    await page.goto(url);
+    await page.evaluate(() => { window.neverReloaded = true; });
+    await page.waitForSelector('#sentence:text-is("This app did not start.")', { timeout: 20_000 });
+    const wrote = await page.textContent('pre:visible');
+    if (!wrote.includes('its <b>last</b> words')) throw new Error(wrote);
+    if (!await page.evaluate(() => window.neverReloaded)) throw new Error('the page was loaded again');
+    if (await page.isVisible('progress')) throw new Error('it still spins');
+    await page.close();
+    return wrote;
   });
 }
 

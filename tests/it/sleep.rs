@@ -105,6 +105,11 @@ fn browse(door: &str) -> String {
     say(door, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{head}\r\n\r\n"))
 }
 
+/// What muelle itself says at an app's host.
+fn own(door: &str, name: &str) -> String {
+    say(door, &format!("GET /.muelle/{name} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"))
+}
+
 /// Runs on a thread of a test, which joins it.
 fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
     #[expect(clippy::disallowed_methods, reason = "a test's own thread, joined by it")]
@@ -255,6 +260,8 @@ fn case_134_an_app_that_does_not_listen_any_more_is_an_error_told_once_and_a_bro
     stage.asleep();
     let page = browse(&stage.door);
     assert!(page.starts_with("HTTP/1.1 503 ") && page.contains("http-equiv=\"refresh\""), "{page}");
+    assert!(own(&stage.door, "state").contains("\"status\":\"deploying\""));
+    assert!(own(&stage.door, "waiting.js").contains("Content-Type: text/javascript"));
     assert!(page.contains("Content-Type: text/html") && page.contains("Cache-Control: no-store"), "{page}");
     let held = visit(&stage.door, "app");
     assert!(held.starts_with("HTTP/1.1 503 ") && held.contains("\r\nRetry-After: 2\r\n"), "{held}");
@@ -262,10 +269,12 @@ fn case_134_an_app_that_does_not_listen_any_more_is_an_error_told_once_and_a_bro
     assert_eq!(stage.stream.statuses_until(&stage.id, "error", limit), ["deploying", "error"]);
     let starts = stage.starts();
     let page = browse(&stage.door);
+    assert!(page.contains("This app did not start.") && page.contains("within 60 s"), "{page}");
     assert!(
-        page.starts_with("HTTP/1.1 503 ") && !page.contains("http-equiv=\"refresh\""),
+        !page.contains("http-equiv=\"refresh\"") && !page.contains("<script"),
         "it spins no more: {page}"
     );
+    assert!(own(&stage.door, "state").contains("\"status\":\"error\""));
     let held = visit(&stage.door, "app");
     assert!(held.starts_with("HTTP/1.1 503 ") && !held.contains("Retry-After"), "{held}");
     assert_eq!(stage.starts(), starts, "who failed is not tried with each request");
@@ -281,6 +290,8 @@ fn case_135_136_robots_scanners_and_what_browsers_ask_by_themselves_wake_nobody(
         let answer = say(&stage.door, &format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n"));
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("asleep"), "{agent}: {answer}");
     }
+    assert!(own(&stage.door, "state").contains("\"status\":\"inactive\""));
+    assert!(own(&stage.door, "other").starts_with("HTTP/1.1 404 "), "no app has that");
     let resident = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", stage.server.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().to_owned();
