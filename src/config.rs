@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use crate::domain::lifecycle::Nap;
 use crate::domain::{IdleAfter, ImageRef};
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROJECT_MEMORY_MB, PROXY_ANSWER_MAX,
@@ -160,6 +161,8 @@ pub struct Idle {
     pub after: IdleAfter,
     /// How long it must have been running.
     pub grace: Duration,
+    /// How apps sleep.
+    pub action: Nap,
     /// How long a request is held for an app that starts.
     pub wake_timeout: Duration,
     /// Parts of the names of programs whose requests do not count.
@@ -432,6 +435,11 @@ fn idle(keys: &mut Keys) -> Idle {
             }
         }),
         grace: keys.read("idle.grace", SLEEP_GRACE, |v| time(v, 0, 86_400)),
+        action: keys.read("idle.action", Nap::Stop, |v| match v {
+            Value::String(word) if word == "stop" => Ok(Nap::Stop),
+            Value::String(word) if word == "pause" => Ok(Nap::Pause),
+            _ => Err("must be \"stop\" or \"pause\"".to_owned()),
+        }),
         wake_timeout: keys.read("idle.wake_timeout", PROXY_WAKE_MAX, |v| time(v, 1, 600)),
         ignore_user_agents: keys
             .read("idle.ignore_user_agents", robots, |v| list(v, |text| Ok(text.to_ascii_lowercase()))),

@@ -131,6 +131,7 @@ fn every_key_of_sleep_is_read() {
         [idle]
         after = "never"
         grace = "0s"
+        action = "pause"
         wake_timeout = "10m"
         ignore_user_agents = ["GoogleBot"]
         ignore_paths = []
@@ -139,6 +140,7 @@ fn every_key_of_sleep_is_read() {
     let idle = Idle {
         after: IdleAfter::Never,
         grace: Duration::ZERO,
+        action: Nap::Pause,
         wake_timeout: Duration::from_secs(600),
         ignore_user_agents: vec!["googlebot".into()],
         ignore_paths: Vec::new(),
@@ -251,6 +253,7 @@ const BAD: &[(&str, &str)] = &[
     ("idle", "after = '0s'"),
     ("idle", "after = 'soon'"),
     ("idle", "grace = '2d'"),
+    ("idle", "action = 'kill'"),
     ("idle", "wake_timeout = 60"),
     ("idle", "ignore_paths = ['robots.txt']"),
 ];

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::lifecycle::Nap;
 use super::metrics::uptime_text;
 use super::{IdleAfter, Status};
 use crate::limits::SLEEP_CPU_FLOOR;
@@ -15,6 +16,8 @@ pub struct Rule {
     pub after: IdleAfter,
     /// How long an app must have been running.
     pub grace: Duration,
+    /// How apps sleep.
+    pub nap: Nap,
 }
 
 /// What is known of an app at one moment.

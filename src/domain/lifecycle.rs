@@ -115,6 +115,16 @@ impl Real {
     }
 }
 
+/// How an app sleeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nap {
+    /// Its container is stopped: it holds nothing.
+    #[default]
+    Stop,
+    /// It is frozen: it keeps its memory, and is back at once.
+    Pause,
+}
+
 /// One call to the engine, or one probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
@@ -124,6 +134,8 @@ pub enum Op {
     Create,
     /// Start it.
     Start,
+    /// Freeze it.
+    Pause,
     /// Thaw it.
     Unpause,
     /// Stop it, with its grace.
@@ -166,8 +178,8 @@ pub enum Input {
     Stop,
     /// Its owner wants it down and up again.
     Restart,
-    /// Nobody uses it: it is to end until somebody does.
-    Sleep,
+    /// Nobody uses it: it is to be down until somebody does.
+    Sleep(Nap),
     /// Somebody uses it again.
     Wake,
     /// Its owner wants it up once it is built.
@@ -252,6 +264,8 @@ pub struct Life {
     ready: bool,
     /// It is down, or on its way, for want of requests; what is wanted of it has not changed.
     asleep: bool,
+    /// How it sleeps.
+    nap: Nap,
     /// There is something to create a container from.
     built: bool,
     /// On its way out it is asked to end before it is removed.
@@ -306,6 +320,7 @@ impl Life {
             reconcile: true,
             ready: false,
             asleep: false,
+            nap: Nap::Stop,
             built: true,
             gently: false,
             restart: false,
@@ -335,6 +350,12 @@ impl Life {
     #[must_use]
     pub fn asleep(self, asleep: bool) -> Life {
         Life { asleep, ..self }
+    }
+
+    /// Whether it is frozen, and so holds its memory.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.real == Real::Paused
     }
 
     /// What there is to say of an end that nobody wanted, since it was last asked to come up.
@@ -430,7 +451,7 @@ impl Life {
                 self.gently = false;
                 self.save(Change::Deleting, effects);
             }
-            Input::Sleep => self.fall_asleep(effects),
+            Input::Sleep(nap) => self.fall_asleep(nap, effects),
             Input::Wake => {
                 if self.asleep {
                     self.command_up(false, now, effects);
@@ -523,10 +544,10 @@ impl Life {
     }
 
     /// Only what runs, is ready, and nobody is doing anything with.
-    fn fall_asleep(&mut self, effects: &mut Vec<Effect>) {
+    fn fall_asleep(&mut self, nap: Nap, effects: &mut Vec<Effect>) {
         let serves = self.goal == Goal::Rest && self.real.is_up() && self.ready;
         if serves && self.kind == Kind::Ours && self.desired == Desired::Running {
-            self.asleep = true;
+            (self.asleep, self.nap) = (true, nap);
             self.goal = Goal::Down;
             self.settle_at = None;
             self.save(Change::Asleep(true), effects);
@@ -573,10 +594,10 @@ impl Life {
     }
 
     fn ended(&mut self, op: Op, outcome: Outcome, now: Instant, effects: &mut Vec<Effect>) {
-        if op == Op::Stop && matches!(outcome, Outcome::Done | Outcome::Unavailable) {
+        if matches!(op, Op::Stop | Op::Pause) && matches!(outcome, Outcome::Done | Outcome::Unavailable) {
             // The end that the next look shows is ours, whatever was asked for meanwhile.
             self.run = None;
-            self.restart &= outcome != Outcome::Done;
+            self.restart &= op == Op::Pause || outcome != Outcome::Done;
         }
         if op == Op::Create && matches!(outcome, Outcome::Done | Outcome::Unavailable) {
             // There may be one now: what is to be gone is not gone yet.
@@ -631,7 +652,7 @@ impl Life {
                 self.reconcile = true;
                 self.not_before = Some(now + LOOK_AGAIN);
             }
-            (Op::Stop, _) => {
+            (Op::Stop | Op::Pause, _) => {
                 self.is_awake(effects);
                 self.note = Some(format!("Docker could not stop it: {message}"));
                 self.ready = self.real.is_up();
@@ -962,6 +983,11 @@ impl Life {
                 self.rest(effects);
                 None
             }
+            (Goal::Down, Real::Paused) if self.asleep && self.nap == Nap::Pause => {
+                self.rest(effects);
+                None
+            }
+            (Goal::Down, Real::Up { .. }) if self.asleep && self.nap == Nap::Pause => Some(Op::Pause),
             (Goal::Down, _) | (Goal::Up, Real::Restarting { .. }) => Some(Op::Stop),
             (Goal::Up, Real::Absent) if ours => Some(Op::Create),
             (Goal::Up, Real::Absent) => {

@@ -180,6 +180,7 @@ impl Hand {
                 }
                 started => started,
             },
+            Op::Pause => self.docker.pause(&name),
             Op::Unpause => self.docker.unpause(&name),
             Op::Stop => self.docker.stop(&name, limits::STOP_GRACE_S),
             Op::Remove => self.docker.remove(&name, true),

@@ -54,7 +54,7 @@ impl Supervisor {
             let event = Event::AutoShutdown { project: id, name, idle, at: SystemTime::now() };
             self.events.push(Addressed { owner, event });
             self.keep_wake(id, None);
-            self.step(id, Input::Sleep);
+            self.step(id, Input::Sleep(self.sleep.nap));
             // Should it not have gone to sleep, it is opened again with its view.
             self.mark(id);
         }
@@ -77,7 +77,7 @@ impl Supervisor {
     pub(super) fn note_done(&mut self, slot: Slot, op: Op) {
         let entry = self.entries.get_mut(&slot.0).filter(|entry| entry.current.number() == slot.1);
         if let Some(waking) = entry.and_then(|entry| entry.waking.as_mut())
-            && op == Op::Start
+            && matches!(op, Op::Start | Op::Unpause)
         {
             waking.start.get_or_insert(waking.asked.elapsed());
         }
@@ -126,7 +126,8 @@ impl Supervisor {
         for (id, entry) in &self.entries {
             if entry.shown == Status::Inactive && !entry.current.life.is_up() {
                 let Held { memory_mib, cpu_milli } = entry.held;
-                entry.gate.meter.add(Sum::SAVED_MEMORY, memory_mib.saturating_mul(ms) / 1000);
+                let freed = if entry.current.life.is_paused() { 0 } else { memory_mib };
+                entry.gate.meter.add(Sum::SAVED_MEMORY, freed.saturating_mul(ms) / 1000);
                 entry.gate.meter.add(Sum::SAVED_CPU, cpu_milli.saturating_mul(ms) / 1000);
                 asleep.push(*id);
             }

@@ -628,6 +628,10 @@ impl Supervisor {
     /// What is wanted is wanted of the project: the version that serves says it.
     fn unsaved_change(&mut self, slot: Slot, change: Change) {
         if let Some(entry) = self.entries.get_mut(&slot.0) {
+            if change == Change::Asleep(false) {
+                // Not by a request: the time without any begins anew.
+                entry.gate.touch();
+            }
             entry.saves += 1;
             self.unsaved.push_back(Write::Change(slot.0, change));
         }

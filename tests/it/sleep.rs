@@ -360,6 +360,32 @@ fn case_145_a_request_at_the_moment_of_an_idle_stop_is_always_served() {
 }
 
 #[test]
+fn where_sleep_is_a_pause_the_same_run_goes_on_with_the_next_request_and_a_stop_ends_it() {
+    let stage = Stage::with(WEB, "action = \"pause\"\n");
+    let paused = |stage: &Stage| {
+        stage.stream.until_status(&stage.id, "inactive", SOON);
+        eventually("it is paused", SOON, || {
+            let found = engine::inspect(&stage.container())["State"].clone();
+            if found["Paused"] == true { Ok(found["StartedAt"].clone()) } else { Err(found) }
+        })
+    };
+    let since = paused(&stage);
+    assert!(visit(&stage.door, "app").ends_with("hello"));
+    stage.stream.until_status(&stage.id, "running", SOON);
+    let found = engine::inspect(&stage.container())["State"].clone();
+    assert_eq!((&found["Paused"], &found["StartedAt"]), (&json!(false), &since));
+    assert_eq!(paused(&stage), since);
+    let sleep = &stage.project()["sleep"];
+    assert_eq!((&sleep["wakes"], &sleep["saved_memory_mib_hours"]), (&json!(1), &json!(0.0)), "it held that");
+    stage.ana.post(&format!("/api/containers/{}/stop", stage.id), &json!({})).ok(200);
+    stage.stream.until_status(&stage.id, "stopped", SOON);
+    eventually("it has ended", SOON, || {
+        let found = engine::inspect(&stage.container())["State"].clone();
+        if found["Status"] == "exited" { Ok(()) } else { Err(found) }
+    });
+}
+
+#[test]
 fn case_146_a_start_right_after_the_shutdown_is_told_ends_with_it_running_and_all_in_order() {
     let stage = Stage::new();
     stage.stream.until("it is put to sleep", SOON, |it| is_shutdown(it, &stage.id));

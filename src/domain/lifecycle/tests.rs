@@ -99,7 +99,16 @@ impl World {
                     self.container = ended(1);
                 }
             }
-            Op::Unpause => self.container = self.up(),
+            Op::Pause if !self.container.is_up() => return Outcome::Refused("it does not run".into()),
+            Op::Pause => self.container = Real::Paused,
+            Op::Unpause if self.container == Real::Paused => {
+                // The run before goes on.
+                self.container = Real::Up {
+                    since: SystemTime::UNIX_EPOCH + Duration::from_secs(self.runs),
+                    readiness: self.readiness,
+                };
+            }
+            Op::Unpause => return Outcome::Refused("it is not paused".into()),
             Op::Stop => self.container = ended(143),
         }
         Outcome::Done
@@ -698,7 +707,7 @@ impl Dice {
 
 fn chaos(world: &mut World, dice: &mut Dice) {
     match dice.roll(22) {
-        16..=20 => world.input(Input::Sleep),
+        16..=20 => world.input(Input::Sleep(if dice.roll(2) == 0 { Nap::Stop } else { Nap::Pause })),
         21 => world.input(Input::Wake),
         0 => world.input(Input::Start),
         1 => world.input(Input::Stop),
@@ -829,7 +838,7 @@ fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
 #[test]
 fn case_132_who_is_put_to_sleep_is_inactive_at_once_and_woken_by_a_request() {
     let mut world = World::running(Kind::Ours);
-    world.input(Input::Sleep);
+    world.input(Input::Sleep(Nap::Stop));
     assert_eq!((world.life.status(), world.pending), (Status::Inactive, None), "durable first");
     world.pass(Duration::from_secs(3600));
     assert_eq!((world.life.status(), world.container.is_up(), world.starts), (Status::Inactive, false, 0));
@@ -846,7 +855,7 @@ fn case_146_a_start_or_a_request_right_after_the_decision_to_sleep_ends_with_it_
     for command in [Input::Start, Input::Wake, Input::Restart] {
         for operations in 0..4 {
             let mut world = World::running(Kind::Ours);
-            world.input(Input::Sleep);
+            world.input(Input::Sleep(Nap::Stop));
             for _ in 0..operations {
                 world.save();
                 world.run_op();
@@ -862,9 +871,36 @@ fn case_146_a_start_or_a_request_right_after_the_decision_to_sleep_ends_with_it_
 }
 
 #[test]
+fn who_is_frozen_is_thawed_by_a_request_and_one_that_raced_it_is_served() {
+    for operations in 0..5 {
+        let mut world = World::running(Kind::Ours);
+        world.input(Input::Sleep(Nap::Pause));
+        for _ in 0..operations {
+            world.save();
+            world.run_op();
+        }
+        assert_eq!(world.life.status(), Status::Inactive);
+        world.input(Input::Wake);
+        world.pass(Duration::from_secs(10));
+        assert_eq!((world.life.status(), world.starts, world.asleep), (Status::Running, 0, false));
+    }
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Sleep(Nap::Pause));
+    world.pass(Duration::from_secs(3600));
+    assert_eq!((&world.container, world.life.status()), (&Real::Paused, Status::Inactive));
+    world.input(Input::EngineLost);
+    world.input(Input::EngineBack);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((&world.container, world.life.status()), (&Real::Paused, Status::Inactive));
+    world.input(Input::Stop);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.container.is_up(), world.starts), (Status::Stopped, false, 0));
+}
+
+#[test]
 fn what_sleeps_stays_asleep_when_the_engine_or_muelle_come_back() {
     let mut world = World::running(Kind::Ours);
-    world.input(Input::Sleep);
+    world.input(Input::Sleep(Nap::Stop));
     world.pass(Duration::from_secs(10));
     world.input(Input::EngineLost);
     world.input(Input::EngineBack);
@@ -883,12 +919,12 @@ fn what_sleeps_stays_asleep_when_the_engine_or_muelle_come_back() {
 #[test]
 fn what_sleeps_and_is_started_by_somebody_else_is_awake_and_what_is_stopped_by_a_person_is_not_woken() {
     let mut world = World::running(Kind::Ours);
-    world.input(Input::Sleep);
+    world.input(Input::Sleep(Nap::Stop));
     world.pass(Duration::from_secs(10));
     let up = world.up();
     world.outside(up, false);
     assert_eq!((world.life.status(), world.asleep), (Status::Running, false));
-    world.input(Input::Sleep);
+    world.input(Input::Sleep(Nap::Stop));
     world.pass(Duration::from_secs(10));
     world.input(Input::Stop);
     world.pass(Duration::from_secs(10));
@@ -901,19 +937,19 @@ fn what_sleeps_and_is_started_by_somebody_else_is_awake_and_what_is_stopped_by_a
 #[test]
 fn what_cannot_be_stopped_or_saved_does_not_sleep() {
     let mut world = World::running(Kind::Ours);
-    world.input(Input::Sleep);
+    world.input(Input::Sleep(Nap::Stop));
     world.save();
     assert_eq!(world.pending.take(), Some(Op::Stop));
     world.input(Input::Ended(Op::Stop, Outcome::Refused("no".into())));
     world.settle();
     assert_eq!((world.life.status(), world.asleep), (Status::Running, false));
-    world.input(Input::Sleep);
+    world.input(Input::Sleep(Nap::Stop));
     world.saves.clear();
     world.input(Input::NotSaved);
     world.pass(Duration::from_secs(60));
     assert_eq!((world.life.status(), world.container.is_up()), (Status::Running, true));
     let mut adopted = World::running(Kind::Adopted);
-    adopted.input(Input::Sleep);
+    adopted.input(Input::Sleep(Nap::Stop));
     assert_eq!(adopted.life.status(), Status::Running, "nobody's own container");
 }
 
