@@ -19,8 +19,8 @@ use crate::domain::lifecycle::Nap;
 use crate::domain::{IdleAfter, ImageRef};
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROJECT_MEMORY_MB, PROXY_ANSWER_MAX,
-    PROXY_BODY_IDLE, PROXY_BODY_TOTAL, PROXY_WAKE_MAX, REFRESH_LIFETIME, SLEEP_AFTER, SLEEP_GRACE,
-    TOKEN_LIFETIME_MAX,
+    PROXY_BODY_IDLE, PROXY_BODY_TOTAL, PROXY_WAKE_MAX, REFRESH_LIFETIME, SLEEP_AFTER, SLEEP_CPU_FLOOR,
+    SLEEP_GRACE, TOKEN_LIFETIME_MAX,
 };
 
 /// A whole, valid configuration.
@@ -161,6 +161,8 @@ pub struct Idle {
     pub after: IdleAfter,
     /// How long it must have been running.
     pub grace: Duration,
+    /// CPU, in percent of what it may use, from which on an app is at work.
+    pub cpu_floor: f64,
     /// How apps sleep.
     pub action: Nap,
     /// How long a request is held for an app that starts.
@@ -435,6 +437,15 @@ fn idle(keys: &mut Keys) -> Idle {
             }
         }),
         grace: keys.read("idle.grace", SLEEP_GRACE, |v| time(v, 0, 86_400)),
+        cpu_floor: keys.read("idle.cpu_floor", SLEEP_CPU_FLOOR, |v| {
+            let percent = match v {
+                Value::Integer(whole) => i32::try_from(*whole).ok().map(f64::from),
+                Value::Float(part) => Some(*part),
+                _ => None,
+            };
+            let fits = percent.filter(|percent| (0.1..=100.0).contains(percent));
+            fits.ok_or_else(|| "must be a percentage from 0.1 to 100".to_owned())
+        }),
         action: keys.read("idle.action", Nap::Stop, |v| match v {
             Value::String(word) if word == "stop" => Ok(Nap::Stop),
             Value::String(word) if word == "pause" => Ok(Nap::Pause),

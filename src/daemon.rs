@@ -265,7 +265,7 @@ fn front(config: &Config) -> http::Settings {
 /// Who may be put to sleep: only what the proxy can wake again.
 fn sleep(config: &Config) -> Rule {
     let after = if config.proxy.listen.is_empty() { IdleAfter::Never } else { config.idle.after };
-    Rule { after, grace: config.idle.grace, nap: config.idle.action }
+    Rule { after, grace: config.idle.grace, nap: config.idle.action, cpu_floor: config.idle.cpu_floor }
 }
 
 /// The door to the apps, and where they are found through it.

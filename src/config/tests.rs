@@ -131,6 +131,7 @@ fn every_key_of_sleep_is_read() {
         [idle]
         after = "never"
         grace = "0s"
+        cpu_floor = 5
         action = "pause"
         wake_timeout = "10m"
         ignore_user_agents = ["GoogleBot"]
@@ -140,6 +141,7 @@ fn every_key_of_sleep_is_read() {
     let idle = Idle {
         after: IdleAfter::Never,
         grace: Duration::ZERO,
+        cpu_floor: 5.0,
         action: Nap::Pause,
         wake_timeout: Duration::from_secs(600),
         ignore_user_agents: vec!["googlebot".into()],
@@ -253,6 +255,8 @@ const BAD: &[(&str, &str)] = &[
     ("idle", "after = '0s'"),
     ("idle", "after = 'soon'"),
     ("idle", "grace = '2d'"),
+    ("idle", "cpu_floor = 0"),
+    ("idle", "cpu_floor = 101"),
     ("idle", "action = 'kill'"),
     ("idle", "wake_timeout = 60"),
     ("idle", "ignore_paths = ['robots.txt']"),

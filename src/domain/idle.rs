@@ -7,10 +7,9 @@ use std::time::Duration;
 use super::lifecycle::Nap;
 use super::metrics::uptime_text;
 use super::{IdleAfter, Status};
-use crate::limits::SLEEP_CPU_FLOOR;
 
 /// What holds for every project.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rule {
     /// How long without a counted request, where the owner did not choose.
     pub after: IdleAfter,
@@ -18,6 +17,8 @@ pub struct Rule {
     pub grace: Duration,
     /// How apps sleep.
     pub nap: Nap,
+    /// CPU, in percent of what it may use, from which on an app is at work.
+    pub cpu_floor: f64,
 }
 
 /// What is known of an app at one moment.
@@ -33,6 +34,8 @@ pub struct Facts {
     pub up: Duration,
     /// Requests and tunnels that are open, and how long ago the last counted one ended, or it came up; nothing where none can reach it.
     pub passing: Option<(u32, Duration)>,
+    /// CPU, in percent of what it may use, from which on it is at work.
+    pub cpu_floor: f64,
     /// Its CPU use, in percent of what it may use, where it is known.
     pub cpu: Option<f64>,
 }
@@ -77,7 +80,7 @@ impl Facts {
             _ if open > 0 => Verdict::Open(open),
             _ if !left.is_zero() => Verdict::Used(quiet, left),
             None => Verdict::Unmeasured,
-            Some(cpu) if cpu >= SLEEP_CPU_FLOOR => Verdict::Works(cpu),
+            Some(cpu) if cpu >= self.cpu_floor => Verdict::Works(cpu),
             Some(_) => Verdict::Idle,
         }
     }
@@ -138,6 +141,7 @@ mod tests {
         grace: minutes(2),
         up: minutes(600),
         passing: Some((0, minutes(31))),
+        cpu_floor: 2.0,
         cpu: Some(0.1),
     };
 

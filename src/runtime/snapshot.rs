@@ -48,6 +48,7 @@ impl View {
             status: self.status,
             after: self.project.idle_after(rule.after),
             grace: rule.grace,
+            cpu_floor: rule.cpu_floor,
             up: self.running_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
             passing: self.gate.passing(now),
             cpu: self.metrics.map(|metrics| metrics.cpu),
