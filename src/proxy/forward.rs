@@ -279,6 +279,14 @@ fn reply(answer: &Answer, mut upstream: Upstream, pass: Pass, pool: Arc<Pool>, t
         }
         return response;
     }
+    // A small answer has come as a whole: its head and body leave in one packet.
+    if let Some(body) = upstream.whole(&content) {
+        pass.meter().add(Sum::BYTES_OUT, body.len() as u64);
+        if keeps {
+            pool.keep(upstream);
+        }
+        return head_of(answer, Response::bytes(status, body));
+    }
     let write = move |out: &mut StreamWriter<'_>| {
         copy(&mut upstream, &mut content, out, &pass, pool.patience.body)?;
         if keeps && !matches!(content, Content::UntilClose) {

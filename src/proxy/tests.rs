@@ -342,6 +342,20 @@ fn a_body_of_either_framing_arrives_whole_and_head_has_none() {
 }
 
 #[test]
+fn a_small_answer_that_came_as_a_whole_leaves_as_a_whole_and_counts() {
+    let rig = Rig::new(&[b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"]);
+    for round in 1..=100 {
+        let mut socket = rig.connect();
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
+        let mut first = [0; 1024];
+        let count = socket.read(&mut first).unwrap();
+        assert!(first[..count].ends_with(b"\r\n\r\nhello"), "{}", String::from_utf8_lossy(&first[..count]));
+        let traffic = rig.gate.meter.read();
+        assert_eq!((traffic.get(Sum::REQUESTS), traffic.get(Sum::BYTES_OUT)), (round, 5 * round));
+    }
+}
+
+#[test]
 fn an_app_that_does_not_want_a_body_is_heard_before_its_end() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let rig = Rig::new(&[]);

@@ -158,6 +158,13 @@ impl Upstream {
         }
     }
 
+    /// The body, where its length is known and all of it came with the head.
+    pub fn whole(&mut self, content: &Content) -> Option<Vec<u8>> {
+        let Content::Length(length) = content else { return None };
+        let length = usize::try_from(*length).ok().filter(|length| *length <= self.buffer.len())?;
+        Some(self.buffer.drain(..length).collect())
+    }
+
     /// Reads the next bytes of a body into `output`; 0 is its end.
     ///
     /// # Errors
