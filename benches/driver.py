@@ -1279,7 +1279,8 @@ class Between(threading.Thread):
 
 
 def proxy_wake(home):
-    figures = {q: Figure(f"waking an app, muelle's own share, {word}", "ms", limit, peer="start call and boot")
+    figures = {q: Figure(f"waking an app, muelle's own share, {word}", "ms", limit, peer="start call and boot",
+                         difference=True)
                for q, word, limit in ((0.5, "p50", 30), (0.99, "p99", 100))}
     idle = '[idle]\nafter = "1s"\ngrace = "0s"\n'
     count, times = home.seconds(17, 5), home.seconds(3, 2)
