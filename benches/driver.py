@@ -54,7 +54,7 @@ allow_http = true
 static = "{image}"
 """
 IMAGE = f"muelle-bench-{os.getpid()}:1"
-# The app of the rows of the proxy: `loadgen app`.
+# The app of the rows of the proxy.
 APP_IMAGE = f"muelle-bench-{os.getpid()}-app:1"
 # What is built by hand.
 BY_HAND = f"muelle-bench-{os.getpid()}-hand"
@@ -176,7 +176,7 @@ class Engine:
             tar.add(program, "app")
             for library in re.findall(r"(/\S+)", output("ldd", program)):
                 tar.add(library)
-        changes = ['CMD ["/app", "app"]', "EXPOSE 8080"]
+        changes = ['CMD ["/app"]', "EXPOSE 8080"]
         query = urllib.parse.urlencode(
             {"fromSrc": "-", "repo": name.split(":")[0], "tag": "1", "changes": changes}, doseq=True)
         self.call("POST", f"/images/create?{query}", archive.getvalue(), "application/x-tar", raw=True)
@@ -449,7 +449,7 @@ class Home:
         self.seconds = (lambda full, quick: quick) if args.quick else (lambda full, quick: full)
         (folder / "config.toml").write_text(CONFIG.format(dir=folder, socket=args.socket, tick=TICK_MS, image=IMAGE))
         self.engine.make_image(self.image)
-        self.engine.make_app_image(APP_IMAGE, args.loadgen)
+        self.engine.make_app_image(APP_IMAGE, args.app)
         with Muelle(self) as muelle:
             account = {"email": "bench@example.com", "password": os.urandom(12).hex(), "name": "Bench"}
             self.token = muelle.api("POST", "/api/auth/register", account)["token"]
@@ -1425,7 +1425,7 @@ def machine(home):
 def arguments():
     names = ", ".join(row[0] for row in ROWS)
     parser = argparse.ArgumentParser("script/bench", description="Measures what muelle costs; prints one table (Markdown).")
-    for name in ("muelle", "peer", "loadgen", "socket"):
+    for name in ("muelle", "peer", "loadgen", "app", "socket"):
         parser.add_argument(f"--{name}", required=True, help=argparse.SUPPRESS)
     for name in ("nginx", "caddy"):
         parser.add_argument(f"--{name}", default="", help=argparse.SUPPRESS)
