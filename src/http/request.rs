@@ -3,7 +3,7 @@
 //! The body stays on the wire until then, so that a request can be turned away by its head alone. Runs on the connection's
 //! thread and blocks on its socket, within the deadlines. Must not know what becomes of a body nobody read (`connection` does).
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use super::body::Chunked;
@@ -66,6 +66,12 @@ impl<'c> Request<'c> {
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         self.source.link().peer_closed()
+    }
+
+    /// The connection, to wait for its end; nothing is to be read from it or written to it.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        self.source.link().socket()
     }
 
     /// Whether the head announces a body.

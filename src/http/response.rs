@@ -329,6 +329,12 @@ impl StreamWriter<'_> {
         self.link.peer_closed()
     }
 
+    /// The connection, to wait for its end; nothing is to be read from it or written to it.
+    #[must_use]
+    pub fn socket(&self) -> &TcpStream {
+        self.link.socket()
+    }
+
     /// Writes all the parts as one chunk, without gathering them first.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ fn ask(
     if request.has_body() {
         send_body(request, upstream, pass)?;
     }
-    Ok(upstream.answer(within)?)
+    Ok(upstream.answer(within, request.socket())?)
 }
 
 /// Passes the body on until its end, or until the app answers: then it does not want the rest.
@@ -310,7 +310,7 @@ fn copy(
 ) -> io::Result<()> {
     let mut buffer = [0; limits::PROXY_COPY_BYTES];
     loop {
-        match upstream.body(content, &mut buffer, idle)? {
+        match upstream.body(content, &mut buffer, idle, out.socket())? {
             0 => return Ok(()),
             count => {
                 out.write_all(&buffer[..count])?;

@@ -10,6 +10,7 @@ use super::upstream::{Patience, Pool};
 use super::{closed_at, page, unanswered};
 use crate::domain::Sum;
 use crate::http::{self, Bound, Handler, Head, Refusal, Request, Response};
+use crate::limits;
 use crate::runtime::Gate;
 use crate::threads::spawn;
 
@@ -510,5 +511,43 @@ fn case_125_a_body_may_take_longer_than_any_limit_while_bytes_come_and_ends_wher
                 rig.await_calm();
             });
         }
+    });
+}
+
+#[test]
+fn case_131_a_client_that_leaves_while_the_app_is_silent_is_missed_and_one_that_has_only_said_all_is_answered()
+ {
+    let patience = Patience { answer: PATIENCE * 6, body: PATIENCE * 6 };
+    let stream = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+    // Silent before its answer, and within.
+    let silent: [Script<'_>; 2] = [&[], &[(1, millis(0), stream)]];
+    let late: Script<'_> = &[(1, millis(2500), b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")];
+    let request = b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    std::thread::scope(|threads| {
+        for script in silent {
+            threads.spawn(move || {
+                let rig = slow(patience, script);
+                let mut socket = rig.connect();
+                socket.write_all(request).unwrap();
+                while rig.inside() == 0 {
+                    std::thread::park_timeout(millis(5));
+                }
+                let left = Instant::now();
+                drop(socket);
+                while rig.inside() > 0 {
+                    assert!(left.elapsed() < limits::PROXY_LEFT_MAX + PATIENCE, "it still waits for the app");
+                    std::thread::park_timeout(millis(20));
+                }
+            });
+        }
+        threads.spawn(move || {
+            let rig = slow(patience, late);
+            let mut socket = rig.connect();
+            socket.write_all(request).unwrap();
+            socket.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).unwrap();
+            assert!(answer.ends_with("late"), "{answer}");
+        });
     });
 }

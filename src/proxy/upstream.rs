@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 use crate::http::answer::{Answer, Content, Heard, hear};
@@ -108,8 +109,8 @@ impl Upstream {
     /// As [`Error`] says.
     ///
     /// # Blocks
-    /// Until there is a head, at most `within`.
-    pub fn answer(&mut self, within: Duration) -> Result<Answer, Error> {
+    /// Until there is a head, at most `within`; [`limits::PROXY_LEFT_MAX`] once the client has closed its side.
+    pub fn answer(&mut self, within: Duration, client: &TcpStream) -> Result<Answer, Error> {
         let until = Instant::now() + within;
         let mut interim = 0;
         loop {
@@ -130,7 +131,7 @@ impl Upstream {
                     if left.is_zero() {
                         return Err(Error::Timeout);
                     }
-                    if self.fill(left)? == 0 {
+                    if self.fill(left, client)? == 0 {
                         return Err(Error::Broken(ErrorKind::UnexpectedEof.into()));
                     }
                 }
@@ -138,23 +139,52 @@ impl Upstream {
         }
     }
 
-    fn fill(&mut self, patience: Duration) -> io::Result<usize> {
+    fn fill(&mut self, patience: Duration, client: &TcpStream) -> io::Result<usize> {
         let mut step = [0; limits::HTTP_READ_STEP];
-        let count = self.receive(&mut step, patience)?;
+        let count = self.receive(&mut step, patience, client)?;
         self.buffer.extend_from_slice(&step[..count]);
         Ok(count)
     }
 
-    fn receive(&mut self, bytes: &mut [u8], patience: Duration) -> io::Result<usize> {
-        if self.patience != Some(patience) {
-            self.socket.set_read_timeout(Some(patience))?;
-            self.patience = Some(patience);
+    /// In the kernel while the app is not quiet for long, then in a poll for both ends.
+    fn receive(&mut self, bytes: &mut [u8], patience: Duration, client: &TcpStream) -> io::Result<usize> {
+        let (mut until, mut left) = (Instant::now() + patience, false);
+        let first = patience.min(limits::PROXY_QUIET);
+        if self.patience != Some(first) {
+            self.socket.set_read_timeout(Some(first))?;
+            self.patience = Some(first);
         }
         loop {
             match (&self.socket).read(bytes) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    self.await_either(client, &mut until, &mut left)?;
+                }
                 read => return read,
             }
+        }
+    }
+
+    /// Waits until something came from the app, at most `until`, which comes nearer when the client has `left`.
+    fn await_either(&self, client: &TcpStream, until: &mut Instant, left: &mut bool) -> io::Result<()> {
+        loop {
+            let rest = until.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            let mut ends = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(client, PollFlags::RDHUP)];
+            let watched = if *left { 1 } else { 2 };
+            let rest = Timespec::try_from(rest).map_err(|_| ErrorKind::InvalidInput)?;
+            match poll(&mut ends[..watched], Some(&rest)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if !ends[0].revents().is_empty() {
+                return Ok(());
+            }
+            *left = true;
+            *until = (*until).min(Instant::now() + limits::PROXY_LEFT_MAX);
         }
     }
 
@@ -171,22 +201,28 @@ impl Upstream {
     /// When it breaks off, pauses for longer than `idle`, or is not framed properly.
     ///
     /// # Blocks
-    /// As long, for each of the app's writes.
-    pub fn body(&mut self, content: &mut Content, output: &mut [u8], idle: Duration) -> io::Result<usize> {
+    /// As long, for each of the app's writes; [`limits::PROXY_LEFT_MAX`] once the client has closed its side.
+    pub fn body(
+        &mut self,
+        content: &mut Content,
+        output: &mut [u8],
+        idle: Duration,
+        client: &TcpStream,
+    ) -> io::Result<usize> {
         loop {
             let (taken, written) = match content {
                 Content::None | Content::Length(0) => return Ok(0),
                 Content::Chunked(chunked) if chunked.is_done() => return Ok(0),
                 Content::Length(left) => {
                     let room = usize::try_from(*left).unwrap_or(usize::MAX).min(output.len());
-                    let count = self.take(&mut output[..room], idle)?;
+                    let count = self.take(&mut output[..room], idle, client)?;
                     if count == 0 {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
                     *left -= count as u64;
                     return Ok(count);
                 }
-                Content::UntilClose => return self.take(output, idle),
+                Content::UntilClose => return self.take(output, idle, client),
                 Content::Chunked(chunked) => {
                     let decoded = chunked.decode(&self.buffer, output);
                     decoded.map_err(|_| io::Error::from(ErrorKind::InvalidData))?
@@ -196,16 +232,18 @@ impl Upstream {
             if written > 0 {
                 return Ok(written);
             }
-            if matches!(content, Content::Chunked(chunked) if !chunked.is_done()) && self.fill(idle)? == 0 {
+            if matches!(content, Content::Chunked(chunked) if !chunked.is_done())
+                && self.fill(idle, client)? == 0
+            {
                 return Err(ErrorKind::UnexpectedEof.into());
             }
         }
     }
 
     /// Buffered bytes first, then the socket's, without a detour through the buffer.
-    fn take(&mut self, output: &mut [u8], idle: Duration) -> io::Result<usize> {
+    fn take(&mut self, output: &mut [u8], idle: Duration, client: &TcpStream) -> io::Result<usize> {
         if self.buffer.is_empty() {
-            return self.receive(output, idle);
+            return self.receive(output, idle, client);
         }
         let count = self.buffer.len().min(output.len());
         output[..count].copy_from_slice(&self.buffer[..count]);
