@@ -185,7 +185,7 @@ impl Hand {
             Op::Stop => self.docker.stop(&name, limits::STOP_GRACE_S),
             Op::Remove => self.docker.remove(&name, true),
         };
-        (done.map_or_else(|error| outcome(&error), |()| Outcome::Done), None)
+        (done.map_or_else(|error| failure(&error), |()| Outcome::Done), None)
     }
 
     fn look(&self, project: &Project) -> (Outcome, Option<Box<Inspected>>) {
@@ -293,6 +293,17 @@ fn is_network_missing(error: &docker::Error) -> bool {
 
 fn outcome(error: &docker::Error) -> Outcome {
     if error.is_unavailable() { Outcome::Unavailable } else { Outcome::Refused(error.to_string()) }
+}
+
+/// The same for an operation on a container, which somebody may remove at any moment.
+fn failure(error: &docker::Error) -> Outcome {
+    match error {
+        docker::Error::NotFound(message) if message.to_ascii_lowercase().contains("no such container") => {
+            Outcome::Seen(Real::Absent)
+        }
+        docker::Error::Conflict(message) if message.contains("marked for removal") => Outcome::Unavailable,
+        error => outcome(error),
+    }
 }
 
 /// Reports when it is dropped, so that a clean-up that panics is reported too.

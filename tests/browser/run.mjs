@@ -354,7 +354,6 @@ async function sleepers(folder, images, context) {
   undo.push(() => { viewer.destroy(); });
   const asleep = async app => {
     const { project } = await call('POST', '/projects', { name: app, image: `${images}-${app}:latest` }, token);
-    undo.push(() => call('DELETE', `/projects/${project.id}`, undefined, token));
     return until(`sleep of ${app}`, 40_000, async () => {
       const now = (await call('GET', `/projects/${project.id}`, undefined, token)).project;
       return { done: now.status === 'inactive' && now, state: now.status };

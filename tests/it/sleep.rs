@@ -334,7 +334,7 @@ fn robots_keep_nobody_awake_and_are_answered_while_it_runs() {
 #[test]
 fn case_145_a_request_at_the_moment_of_an_idle_stop_is_always_served() {
     const PROJECTS: usize = 10;
-    const REQUESTS: usize = 100;
+    const REQUESTS: usize = 50;
     let server = Server::with(&config(""));
     let ana = server.admin();
     let stream = server.stream(&ana);
@@ -406,9 +406,9 @@ fn case_147_a_slow_download_keeps_it_awake_and_its_end_does_not() {
     let mut socket = TcpStream::connect(&stage.door).unwrap();
     socket.write_all(format!("GET /big HTTP/1.0\r\nHost: {HOST}\r\n\r\n").as_bytes()).unwrap();
     let mut part = vec![0; 1 << 20];
-    // It has its numbers, and the supervisor has looked at least twice.
+    // It has its numbers, and the supervisor has looked at least once when it had been quiet for long enough.
     let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(12) {
+    while since.elapsed() < Duration::from_secs(8) {
         socket.read_exact(&mut part).unwrap();
         let event = stage.stream.next(SOON).unwrap();
         assert!(!is_shutdown(&event, &stage.id), "{event:?}");
@@ -448,7 +448,7 @@ fn case_131_an_open_tunnel_keeps_it_awake_though_nothing_moves_and_its_end_does_
     assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
     stage.stream.until_status(&stage.id, "running", SOON);
     let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(12) {
+    while since.elapsed() < Duration::from_secs(8) {
         let event = stage.stream.next(SOON).unwrap();
         assert!(!is_shutdown(&event, &stage.id), "{event:?}");
     }

@@ -91,7 +91,7 @@ impl World {
             Op::Create if self.container != Real::Absent => return Outcome::Refused("Conflict".into()),
             Op::Create => self.container = NEVER_RAN,
             Op::Remove => self.container = Real::Absent,
-            _ if self.container == Real::Absent => return Outcome::Refused("No such container".into()),
+            _ if self.container == Real::Absent => return Outcome::Seen(Real::Absent),
             Op::Start => {
                 self.starts += 1;
                 self.container = self.up();
@@ -394,6 +394,30 @@ fn case_85_a_removed_container_is_stopped_and_created_anew_at_the_next_start() {
     world.input(Input::Start);
     world.pass(Duration::from_secs(1));
     assert_eq!(world.life.status(), Status::Running);
+}
+
+#[test]
+fn case_85_a_container_that_is_removed_in_the_middle_of_a_start_is_created_anew() {
+    let mut world = World::running(Kind::Ours);
+    world.outside(ended(137), true);
+    world.input(Input::Start);
+    world.save();
+    while world.pending != Some(Op::Start) {
+        world.run_op();
+    }
+    world.container = Real::Absent;
+    world.pass(Duration::from_secs(10));
+    assert_eq!((world.life.status(), world.starts), (Status::Running, 1), "{:?}", world.life);
+    let mut adopted = World::running(Kind::Adopted);
+    adopted.outside(ended(137), true);
+    adopted.input(Input::Start);
+    adopted.save();
+    while adopted.pending != Some(Op::Start) {
+        adopted.run_op();
+    }
+    adopted.container = Real::Absent;
+    adopted.pass(Duration::from_secs(10));
+    assert_eq!(adopted.life.reason(), Some("The container does not exist any more"));
 }
 
 #[test]
