@@ -75,6 +75,15 @@ pub struct Ids {
     boot: Arc<str>,
 }
 
+/// `1h 30m` as people write it: `1 h 30 min`.
+fn spelled(time: &str) -> String {
+    let parts = time.split(' ').map(|part| match part.trim_end_matches(|c: char| c.is_ascii_alphabetic()) {
+        digits if part.ends_with('m') => format!("{digits} min"),
+        digits => format!("{digits} {}", &part[digits.len()..]),
+    });
+    parts.collect::<Vec<_>>().join(" ")
+}
+
 impl Ids {
     /// Ids of a process that started at `boot`.
     #[must_use]
@@ -122,7 +131,7 @@ impl Ids {
                     let data = AutoShutdownData {
                         project_id: project.to_string(),
                         project_name: name.as_str(),
-                        reason: format!("no requests for {inactive_time}"),
+                        reason: format!("no requests for {}", spelled(&inactive_time)),
                         inactive_time,
                         timestamp: rfc3339_millis(*at),
                     };
@@ -303,6 +312,20 @@ fn follow(
         }
         if let Some((_, reason)) = end.filter(|(at, _)| *at <= now) {
             return reason;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spelled;
+
+    #[test]
+    fn times_are_spelled_for_people() {
+        for (time, text) in
+            [("30m", "30 min"), ("1h 30m", "1 h 30 min"), ("1day 2s", "1 day 2 s"), ("45s", "45 s")]
+        {
+            assert_eq!(spelled(time), text);
         }
     }
 }

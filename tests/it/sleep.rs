@@ -145,7 +145,7 @@ fn case_132_who_is_not_visited_sleeps_and_the_next_request_of_any_kind_wakes_it(
     let shutdown = told.iter().position(|it| is_shutdown(it, &stage.id)).expect("it is told before");
     let data = &told[shutdown].data;
     assert_eq!((&data["projectName"], &data["inactiveTime"]), (&json!("App"), &json!("2s")));
-    assert_eq!(data["reason"], "no requests for 2s");
+    assert_eq!(data["reason"], "no requests for 2 s");
     let of_it = |it: &&Event| it.name == "container_status_changed" && it.data["projectId"] == stage.id;
     let after: Vec<&Event> = told[shutdown..].iter().filter(of_it).collect();
     assert_eq!(after.len(), 1, "inactive and nothing else: {after:#?}");
