@@ -427,6 +427,11 @@ fn idle(keys: &mut Keys) -> Idle {
     let path = |path: &str| {
         if path.starts_with('/') { Ok(path.to_owned()) } else { Err(format!("\"{path}\" is no path")) }
     };
+    let agent = |part: &str| match part.trim() {
+        // It would be part of every name.
+        "" => Err("must be a list of words; [] is none".to_owned()),
+        part => Ok(part.to_ascii_lowercase()),
+    };
     let robots = ROBOTS.map(str::to_owned).to_vec();
     let asked_by_browsers = ["/favicon.ico", "/robots.txt"].map(str::to_owned).to_vec();
     Idle {
@@ -452,8 +457,7 @@ fn idle(keys: &mut Keys) -> Idle {
             _ => Err("must be \"stop\" or \"pause\"".to_owned()),
         }),
         wake_timeout: keys.read("idle.wake_timeout", PROXY_WAKE_MAX, |v| time(v, 1, 600)),
-        ignore_user_agents: keys
-            .read("idle.ignore_user_agents", robots, |v| list(v, |text| Ok(text.to_ascii_lowercase()))),
+        ignore_user_agents: keys.read("idle.ignore_user_agents", robots, |v| list(v, agent)),
         ignore_paths: keys.read("idle.ignore_paths", asked_by_browsers, |v| list(v, path)),
     }
 }

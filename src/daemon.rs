@@ -19,7 +19,7 @@ use crate::deploy::recipe::Images;
 use crate::deploy::worker;
 use crate::docker::Docker;
 use crate::domain::idle::Rule;
-use crate::domain::{Addresses, Event, IdleAfter, Status};
+use crate::domain::{Addresses, Event, Status};
 use crate::host;
 use crate::http::{self, Bound};
 use crate::limits;
@@ -262,10 +262,10 @@ fn front(config: &Config) -> http::Settings {
     }
 }
 
-/// Who may be put to sleep: only what the proxy can wake again.
+/// Who may be put to sleep.
 fn sleep(config: &Config) -> Rule {
-    let after = if config.proxy.listen.is_empty() { IdleAfter::Never } else { config.idle.after };
-    Rule { after, grace: config.idle.grace, nap: config.idle.action, cpu_floor: config.idle.cpu_floor }
+    let (after, wakes) = (config.idle.after, !config.proxy.listen.is_empty());
+    Rule { after, wakes, grace: config.idle.grace, nap: config.idle.action, cpu_floor: config.idle.cpu_floor }
 }
 
 /// The door to the apps, and where they are found through it.
@@ -323,6 +323,7 @@ fn serve_apps(
             ignored_paths: config.idle.ignore_paths.clone(),
         },
         wake_max: config.idle.wake_timeout,
+        waiting_max: config.limits.proxy_connections / 2,
         patience: Patience { answer: config.proxy.answer_timeout, body: config.proxy.body_timeout },
         panel,
     };

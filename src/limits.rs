@@ -135,6 +135,8 @@ pub const SLEEP_GRACE: Duration = Duration::from_secs(120);
 pub const WAKES_KEPT: u32 = 100;
 /// How late the supervisor may come to look who is idle, until that is no measure of idleness.
 pub const STALLED: Duration = Duration::from_secs(3);
+/// Age of an app's numbers from which on nobody knows what it computes: some rounds of asking, also without a viewer.
+pub const SLEEP_NUMBERS_MAX: Duration = Duration::from_secs(60);
 /// CPU, in percent of what it may use, above which an app is at work though nobody asks it anything.
 pub const SLEEP_CPU_FLOOR: f64 = 2.0;
 /// Seconds after which a client may try again an app that starts.

@@ -148,7 +148,7 @@ fn projects(page: &mut Page, api: &Api, snapshot: &Snapshot) {
     known().for_each(|(id, metrics)| memory.put(&[("project", id)], metrics.memory_mib << 20));
     let mut requests =
         page.counter("muelle_project_requests_total", "Requests counted since the project exists.");
-    known().for_each(|(id, metrics)| requests.put(&[("project", id)], metrics.requests));
+    each().for_each(|(id, view)| requests.put(&[("project", id)], view.traffic().get(Sum::REQUESTS)));
     passed(page, &ids, &views);
     let mut starts =
         page.gauge("muelle_project_start_time_seconds", "When its container started, since 1970.");

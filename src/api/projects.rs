@@ -13,6 +13,7 @@ use super::routes::Answer;
 use super::wire::{self, ProjectOut};
 use super::{Api, deployments, domains, json as answer};
 use crate::docker::{self, Inspected};
+use crate::domain::lifecycle::Nap;
 use crate::domain::{
     Branch, ContainerName, Deployment, Desired, HealthPath, IdleAfter, ImageRef, Project, ProjectId,
     ProjectName, RepoUrl, Secret, Settings, SettingsChange, Source, Status, Template,
@@ -29,7 +30,7 @@ pub(super) fn list(api: &Api, call: &Call) -> Answer {
     let encode = |views: &[Arc<View>]| {
         let projects: Vec<ProjectOut<'_>> = views
             .iter()
-            .map(|view| ProjectOut::new(view, api.addresses.as_ref(), api.sleep.after, api.words))
+            .map(|view| ProjectOut::new(view, api.addresses.as_ref(), &api.sleep, api.words))
             .collect();
         super::encode(&json!({"projects": projects}))
     };
@@ -49,7 +50,7 @@ pub(super) fn get(api: &Api, call: &Call) -> Answer {
 /// `GET /projects/:id/why`: what keeps it awake, or what wakes it.
 pub(super) fn why(api: &Api, call: &Call) -> Answer {
     let view = own(api, call)?;
-    let facts = view.idleness(&api.sleep, Instant::now());
+    let facts = view.idleness(&api.sleep, api.runtime.snapshot().engine.up, Instant::now());
     let verdict = facts.judge();
     let said = json!({
         "awake": matches!(facts.status, Status::Running | Status::Deploying),
@@ -67,10 +68,7 @@ pub(super) fn own(api: &Api, call: &Call) -> Result<Arc<View>, Failure> {
 }
 
 fn project(api: &Api, status: u16, view: &View) -> Response {
-    answer(
-        status,
-        &json!({"project": ProjectOut::new(view, api.addresses.as_ref(), api.sleep.after, api.words)}),
-    )
+    answer(status, &json!({"project": ProjectOut::new(view, api.addresses.as_ref(), &api.sleep, api.words)}))
 }
 
 /// `POST /projects`, from a repository, an image that the engine has or a container that is there already.
@@ -215,9 +213,10 @@ pub(super) fn update(api: &Api, call: &Call) -> Answer {
     let change = settings_change(api, &fields, Some(before.id))?;
     let (project, view) =
         record(api, |committed| api.store.update_project(before.id, name, change, committed))?;
-    let restart = before.settings.needs_new_container(&project.settings) && view.run.is_some();
-    let out =
-        ProjectOut::new(&view, api.addresses.as_ref(), api.sleep.after, api.words).restart_required(restart);
+    // What is frozen goes on as it is when it is woken.
+    let runs = view.run.is_some() || (view.status == Status::Inactive && api.sleep.nap == Nap::Pause);
+    let restart = before.settings.needs_new_container(&project.settings) && runs;
+    let out = ProjectOut::new(&view, api.addresses.as_ref(), &api.sleep, api.words).restart_required(restart);
     Ok(answer(200, &json!({"project": out})))
 }
 
@@ -261,7 +260,7 @@ pub(super) fn set_status(api: &Api, call: &Call) -> Answer {
         }
     };
     let view = deployments::command(api, &view, command)?;
-    let out = ProjectOut::new(&view, api.addresses.as_ref(), api.sleep.after, api.words);
+    let out = ProjectOut::new(&view, api.addresses.as_ref(), &api.sleep, api.words);
     let out = if command == Command::Stop { out.with_status(api.words.stopped) } else { out };
     Ok(answer(200, &json!({"project": out})))
 }

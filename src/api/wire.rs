@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::domain::idle::Rule;
 use crate::domain::traffic::LATENCY_MS;
 use crate::domain::wake::{Percentiles, WakeTimes};
 use crate::domain::{
@@ -84,12 +85,7 @@ pub struct ProjectOut<'a> {
 impl<'a> ProjectOut<'a> {
     /// The view as its owner reads it.
     #[must_use]
-    pub fn new(
-        view: &'a View,
-        addresses: Option<&Addresses>,
-        sleep_after: IdleAfter,
-        words: Words,
-    ) -> ProjectOut<'a> {
+    pub fn new(view: &'a View, addresses: Option<&Addresses>, rule: &Rule, words: Words) -> ProjectOut<'a> {
         let Project { id, name, host, source, template, settings, created_at, .. } = &*view.project;
         let traffic = view.traffic();
         let (github_url, image, container) = match source {
@@ -122,7 +118,7 @@ impl<'a> ProjectOut<'a> {
             env: settings.env.keys().map(crate::domain::EnvName::as_str).collect(),
             memory_mb: settings.memory_mb,
             cpus: settings.cpus,
-            idle_after: idle_text(view.project.idle_after(sleep_after)),
+            idle_after: idle_text(settings.idle_after.unwrap_or_else(|| view.project.idle_after(rule))),
             traffic: TrafficOut::from(traffic),
             sleep: SleepOut::new(&traffic, view.wake_times),
             reason: view.reason.as_deref(),

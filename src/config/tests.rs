@@ -259,6 +259,8 @@ const BAD: &[(&str, &str)] = &[
     ("idle", "cpu_floor = 101"),
     ("idle", "action = 'kill'"),
     ("idle", "wake_timeout = 60"),
+    ("idle", "ignore_user_agents = ''"),
+    ("idle", "ignore_user_agents = ['bot', ' ']"),
     ("idle", "ignore_paths = ['robots.txt']"),
 ];
 

@@ -13,6 +13,8 @@ use super::{IdleAfter, Status};
 pub struct Rule {
     /// How long without a counted request, where the owner did not choose.
     pub after: IdleAfter,
+    /// Whether requests pass a proxy that can wake what sleeps.
+    pub wakes: bool,
     /// How long an app must have been running.
     pub grace: Duration,
     /// How apps sleep.
@@ -24,6 +26,8 @@ pub struct Rule {
 /// What is known of an app at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
+    /// Whether the engine answers.
+    pub engine: bool,
     /// Its status.
     pub status: Status,
     /// How long without a counted request until it may sleep.
@@ -57,6 +61,8 @@ pub enum Verdict {
     Used(Duration, Duration),
     /// Nobody knows what it computes.
     Unmeasured,
+    /// The engine does not answer.
+    NoEngine,
     /// It computes, in percent of what it may use.
     Works(f64),
     /// Nothing keeps it awake.
@@ -79,6 +85,7 @@ impl Facts {
         match self.cpu {
             _ if open > 0 => Verdict::Open(open),
             _ if !left.is_zero() => Verdict::Used(quiet, left),
+            _ if !self.engine => Verdict::NoEngine,
             None => Verdict::Unmeasured,
             Some(cpu) if cpu >= self.cpu_floor => Verdict::Works(cpu),
             Some(_) => Verdict::Idle,
@@ -109,8 +116,9 @@ impl Verdict {
             Verdict::Down(_) => "Down: somebody stopped it. No request wakes it.".to_owned(),
             Verdict::Never => "Awake: it is not put to sleep (idle_after is never).".to_owned(),
             Verdict::Unreached => {
-                "Awake: it has no address through which a request could wake it.".to_owned()
+                "Awake: it has answered no request yet, by which it could be woken.".to_owned()
             }
+            Verdict::NoEngine => "Awake: Docker does not answer.".to_owned(),
             Verdict::Open(1) => "Awake: 1 request or connection is open.".to_owned(),
             Verdict::Open(count) => format!("Awake: {count} requests or connections are open."),
             Verdict::Used(quiet, left) => format!(
@@ -136,6 +144,7 @@ mod tests {
     }
 
     const IDLE: Facts = Facts {
+        engine: true,
         status: Status::Running,
         after: IdleAfter::After(minutes(30)),
         grace: minutes(2),
@@ -159,7 +168,7 @@ mod tests {
             (Facts { status: Status::Error, ..IDLE }, Verdict::Down(Status::Error), "it failed"),
             (Facts { status: Status::Deploying, ..IDLE }, Verdict::Down(Status::Deploying), "it is starting"),
             (Facts { after: never, ..IDLE }, Verdict::Never, "idle_after is never"),
-            (Facts { passing: None, ..IDLE }, Verdict::Unreached, "no address"),
+            (Facts { passing: None, ..IDLE }, Verdict::Unreached, "answered no request"),
             (
                 Facts { passing: Some((1, minutes(90))), ..IDLE },
                 Verdict::Open(1),
@@ -177,6 +186,7 @@ mod tests {
             ),
             (Facts { up: minutes(1), ..IDLE }, Verdict::Used(minutes(31), minutes(1)), "sleeps in 1m"),
             (Facts { cpu: None, ..IDLE }, Verdict::Unmeasured, "not known"),
+            (Facts { engine: false, ..IDLE }, Verdict::NoEngine, "Docker does not answer"),
             (Facts { cpu: Some(2.0), ..IDLE }, Verdict::Works(2.0), "2.0 % CPU"),
         ] {
             assert_eq!(facts.judge(), verdict);

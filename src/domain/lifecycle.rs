@@ -262,6 +262,8 @@ pub struct Life {
     reconcile: bool,
     /// The present run answered its readiness question.
     ready: bool,
+    /// It has answered HTTP.
+    speaks: bool,
     /// It is down, or on its way, for want of requests; what is wanted of it has not changed.
     asleep: bool,
     /// How it sleeps.
@@ -319,6 +321,7 @@ impl Life {
             look: true,
             reconcile: true,
             ready: false,
+            speaks: false,
             asleep: false,
             nap: Nap::Stop,
             built: true,
@@ -350,6 +353,24 @@ impl Life {
     #[must_use]
     pub fn asleep(self, asleep: bool) -> Life {
         Life { asleep, ..self }
+    }
+
+    /// Whether it is up and ready, and is to stay so.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.goal == Goal::Rest && self.failed.is_none() && self.real.is_up() && self.ready
+    }
+
+    /// Whether it has answered HTTP.
+    #[must_use]
+    pub fn speaks(&self) -> bool {
+        self.speaks
+    }
+
+    /// Whether it is known not to run.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        matches!(self.real, Real::Down { .. } | Real::Absent | Real::Paused)
     }
 
     /// Whether it is frozen, and so holds its memory.
@@ -521,7 +542,8 @@ impl Life {
         }
         if !under_way {
             self.goal = Goal::Up;
-            self.restart = restart && (self.real.is_up() || self.busy == Some(Op::Start));
+            let runs = self.real.is_up() || self.real == Real::Paused || self.busy == Some(Op::Start);
+            self.restart = restart && runs;
             self.ready = false;
             self.run = self.run.map(|(since, _)| (since, now));
             self.probe = (now, PROBE_EVERY.0);
@@ -581,8 +603,9 @@ impl Life {
             // The deletion of the record is asked for again; of several changes the last one counts.
             return;
         }
+        // Of a wake only that is lost: what is wanted did not change.
+        self.asleep = lost == Some(Some(Change::Desired(self.saved)));
         self.desired = self.saved;
-        self.asleep = false;
         if self.goal == Goal::Rest {
             // Nobody asked: what was followed is noted another time.
             self.settle_at = Some(now + SETTLE);
@@ -881,6 +904,7 @@ impl Life {
 
     fn probed(&mut self, answered: bool, now: Instant, effects: &mut Vec<Effect>) {
         self.probe = (now + self.probe.1, (self.probe.1 * 2).min(PROBE_EVERY.1));
+        self.speaks |= answered;
         let (Real::Up { readiness: Readiness::Http { port, named }, .. }, Some((_, up))) =
             (&self.real, self.run)
         else {
@@ -1001,8 +1025,8 @@ impl Life {
                 Some(Op::Remove)
             }
             (Goal::Up, Real::Down { .. }) => Some(Op::Start),
+            (Goal::Up, Real::Paused | Real::Up { .. }) if self.restart => Some(Op::Stop),
             (Goal::Up, Real::Paused) => Some(Op::Unpause),
-            (Goal::Up, Real::Up { .. }) if self.restart => Some(Op::Stop),
             (Goal::Up, Real::Up { readiness: Readiness::Http { .. }, .. }) if self.probe.0 <= now => {
                 Some(Op::Probe)
             }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
+use super::idle::Rule;
 use super::{Branch, Domain, Invalid, Release, RepoUrl, Secret, Traffic, UserId, free_text};
 
 /// Names a project; written `proj-1a2b3c4d`, safe in a path.
@@ -534,10 +535,12 @@ impl Project {
         }
     }
 
-    /// When it may sleep; `default` where its owner did not say. Nobody's adopted database is put to sleep.
+    /// When it may sleep; as the rule says where its owner did not. Nobody's adopted database is put to sleep, and nothing that no request
+    /// could wake.
     #[must_use]
-    pub fn idle_after(&self, default: IdleAfter) -> IdleAfter {
-        if self.is_adopted() { IdleAfter::Never } else { self.settings.idle_after.unwrap_or(default) }
+    pub fn idle_after(&self, rule: &Rule) -> IdleAfter {
+        let sleeps = rule.wakes && !self.is_adopted();
+        if sleeps { self.settings.idle_after.unwrap_or(rule.after) } else { IdleAfter::Never }
     }
 
     /// Whether muelle builds it from a repository.

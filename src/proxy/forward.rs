@@ -56,7 +56,6 @@ pub fn forward(
     pool: &Arc<Pool>,
     origin: &Origin,
 ) -> Result<Response, Failed> {
-    let began = Instant::now();
     let head = head(request.head(), origin);
     if origin.is_person {
         pass.counts();
@@ -73,7 +72,7 @@ pub fn forward(
         None => Upstream::connect(pass.to)?,
     };
     let asked = ask(request, &mut upstream, &head, &pass, pool.patience.answer);
-    let answer = match asked {
+    let (answer, took) = match asked {
         // It was about to close the connection when we took it.
         Err(Failed::App(Error::Broken(_)))
             if upstream.is_used && may_repeat && upstream.early().is_empty() =>
@@ -87,26 +86,27 @@ pub fn forward(
     if switches && !wants_upgrade {
         return Err(Error::Malformed("it switches protocols unasked").into());
     }
-    pass.meter().count(answer.status(), began.elapsed(), SystemTime::now());
+    pass.meter().count(answer.status(), took, SystemTime::now());
     if switches {
         return Ok(switch(&answer, upstream, pass));
     }
     Ok(reply(&answer, upstream, pass, Arc::clone(pool), to_head))
 }
 
-/// Sends the request and waits for the head of the answer.
+/// Sends the request and waits for the head of the answer; also says for how long.
 fn ask(
     request: &mut Request<'_>,
     upstream: &mut Upstream,
     head: &[u8],
     pass: &Pass,
     within: Duration,
-) -> Result<Answer, Failed> {
+) -> Result<(Answer, Duration), Failed> {
     upstream.send(head)?;
     if request.has_body() {
         send_body(request, upstream, pass)?;
     }
-    Ok(upstream.answer(within, request.socket())?)
+    let sent = Instant::now();
+    Ok((upstream.answer(within, request.socket())?, sent.elapsed()))
 }
 
 /// Passes the body on until its end, or until the app answers: then it does not want the rest.

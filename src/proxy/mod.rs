@@ -14,6 +14,7 @@ pub mod waiting;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use activity::Activity;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub activity: Activity,
     /// How long a request is held for an app that starts.
     pub wake_max: Duration,
+    /// How many are held for all apps: the others' requests need threads, too.
+    pub waiting_max: usize,
     /// How long apps are waited for.
     pub patience: Patience,
     /// The host under which the API answers here too, and what answers.
@@ -48,18 +51,15 @@ pub struct Settings {
 pub struct Proxy {
     settings: Settings,
     pool: Arc<Pool>,
+    /// Requests that are held.
+    waiting: AtomicUsize,
 }
 
 impl Proxy {
     /// Makes it. No I/O.
     #[must_use]
     pub fn new(settings: Settings) -> Proxy {
-        Proxy { pool: Arc::new(Pool::new(settings.patience)), settings }
-    }
-
-    /// Closes connections to apps that nobody needed for long.
-    pub fn reap(&self) {
-        self.pool.reap();
+        Proxy { pool: Arc::new(Pool::new(settings.patience)), waiting: AtomicUsize::new(0), settings }
     }
 
     fn answer(&self, request: &mut Request<'_>, view: &View) -> Response {
@@ -79,7 +79,7 @@ impl Proxy {
         match forward(request, pass, &self.pool, &origin) {
             Ok(response) => {
                 if waited {
-                    self.settings.runtime.woken(view.project.id, began.elapsed());
+                    self.settings.runtime.woken(view.project.id, began);
                 }
                 response
             }
@@ -96,7 +96,9 @@ impl Proxy {
         let (id, began) = (view.project.id, Instant::now());
         let navigates = is_navigation(request.head());
         let patience = if navigates { limits::PROXY_PAGE_AFTER } else { self.settings.wake_max };
-        let place = view.gate.place();
+        let _waits = Waits::begin(&self.waiting);
+        let free = self.waiting.load(Ordering::Relaxed) <= self.settings.waiting_max;
+        let place = if free { view.gate.place() } else { None };
         loop {
             let snapshot = self.settings.runtime.snapshot();
             let now = snapshot.projects.get(&id).ok_or_else(|| page(404, "There is nothing here"))?;
@@ -122,10 +124,28 @@ impl Proxy {
     }
 }
 
+/// Counts a request that is held, until it is dropped.
+struct Waits<'p>(&'p AtomicUsize);
+
+impl Waits<'_> {
+    fn begin(count: &AtomicUsize) -> Waits<'_> {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waits(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Whether a browser opens a page, and a person sees what comes back.
 fn is_navigation(head: &Head) -> bool {
     let page = head.get("accept").is_some_and(|accept| accept.contains("text/html"));
-    let navigates = head.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
+    // A frame would not show it.
+    let is = |name: &str, value: &str| head.get(name).is_none_or(|found| found == value);
+    let navigates = is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document");
     *head.method() == Method::Get && page && navigates && !head.lists("connection", "upgrade")
 }
 
@@ -165,7 +185,8 @@ fn closed(view: &View) -> Response {
         Status::Stopped => "This app is stopped",
         Status::Error => "This app does not run",
         Status::Inactive => "This app is asleep",
-        Status::Running | Status::Deploying => "This app is starting",
+        Status::Deploying => "This app is starting",
+        Status::Running => "This app cannot be reached now",
     };
     let response = page(503, sentence);
     match view.status {

@@ -253,18 +253,20 @@ impl Upstream {
 }
 
 /// Connections that wait for their next exchange.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     /// How long whoever uses them waits.
     pub patience: Patience,
     idle: Mutex<HashMap<SocketAddr, Vec<(Instant, Upstream)>>>,
+    /// When old ones were looked for.
+    reaped: Mutex<Instant>,
 }
 
 impl Pool {
     /// None yet.
     #[must_use]
     pub fn new(patience: Patience) -> Pool {
-        Pool { patience, idle: Mutex::default() }
+        Pool { patience, idle: Mutex::default(), reaped: Mutex::new(Instant::now()) }
     }
 
     /// A connection that was idle for less than `max`, or none.
@@ -290,6 +292,7 @@ impl Pool {
             // Bytes that nobody asked for.
             return;
         }
+        self.reap();
         upstream.is_used = true;
         upstream.buffer = Vec::new();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,8 +302,14 @@ impl Pool {
         }
     }
 
-    /// Closes what was idle for long.
-    pub fn reap(&self) {
+    /// Closes what was idle for long, now and then: an app that sleeps leaves such, and may come back at another address.
+    fn reap(&self) {
+        let mut reaped = self.reaped.lock().unwrap_or_else(PoisonError::into_inner);
+        if reaped.elapsed() < limits::PROXY_IDLE_MAX {
+            return;
+        }
+        *reaped = Instant::now();
+        drop(reaped);
         let mut closing = Vec::new();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, of_app| {

@@ -4,6 +4,7 @@
 //! is a convenience: without it the page asks again by itself.
 
 use std::fmt::Write;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -30,8 +31,10 @@ pub fn reserved(path: &str, view: &View) -> Response {
 
 /// How far it is, for the script.
 fn state(view: &View) -> Response {
+    // The old version may serve while a new one is made.
+    let open = view.gate.passing(Instant::now()).is_some();
     let said = json!({
-        "status": view.status.word(),
+        "status": if open { Status::Running } else { view.status }.word(),
         "sentence": sentence(view),
         "expectedMs": expected_ms(view),
         "output": output(view),
@@ -112,10 +115,10 @@ fn seconds(ms: u128) -> String {
     if ms < 1000 { "less than a second".to_owned() } else { format!("{} s", ms.div_ceil(1000)) }
 }
 
-/// Why it does not run, and the last lines that it wrote.
+/// The last lines that an app wrote which does not run. What else there is to say of it is its owner's.
 fn output(view: &View) -> Option<&str> {
     let reason = view.reason.as_deref().filter(|_| view.status == Status::Error)?;
-    Some(reason.split_once(LAST_OUTPUT).map_or(reason, |(_, output)| output))
+    reason.split_once(LAST_OUTPUT).map(|(_, output)| output)
 }
 
 /// Text for HTML.

@@ -83,6 +83,8 @@ pub(super) struct Entry {
     /// What of that the store has.
     pub counted: Traffic,
     pub shown: Status,
+    /// When its numbers were measured.
+    pub measured_at: Option<Instant>,
     /// Since when that is running.
     pub running_since: Option<Instant>,
     /// The wake that goes on.
@@ -121,6 +123,7 @@ impl Entry {
             erase: false,
             gate: Arc::default(),
             counted: Traffic::default(),
+            measured_at: None,
             running_since: None,
             waking: None,
             wakes: VecDeque::new(),
@@ -219,7 +222,7 @@ impl Entry {
         let Tenant { project, life, seen, .. } = &self.current;
         let up = seen.as_deref().filter(|seen| seen.state == State::Running && life.is_up());
         // While it is deployed anew, the version before serves on.
-        let serving = up.filter(|_| life.status() == Status::Running);
+        let serving = up.filter(|_| life.serves());
         self.gate.set(serving.and_then(|seen| container::probe_address(project, seen)));
         View {
             project: Arc::clone(project),
@@ -227,6 +230,8 @@ impl Entry {
             reason: self.reason(),
             address: up.and_then(|seen| container::browser_address(project, seen)),
             metrics: self.metrics,
+            measured_at: self.measured_at,
+            speaks: life.speaks(),
             running_since: self.running_since,
             wake_times: self.wake_times,
             run: up.and_then(run_of),

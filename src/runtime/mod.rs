@@ -18,7 +18,7 @@ pub mod supervisor;
 pub mod watcher;
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -161,8 +161,8 @@ pub enum Message {
     Bridges(Vec<Subnet>),
     /// Somebody wants to use a project that is asleep, since then.
     Wake(ProjectId, Instant),
-    /// An app began to answer a request that had waited for it, after so long.
-    Woken(ProjectId, Duration),
+    /// An app began to answer, at the second moment, a request that came at the first and had to wait for it.
+    Woken(ProjectId, Instant, Instant),
     /// What passed to these apps could not be added to their counters.
     NotCounted(Vec<(ProjectId, Traffic)>),
     /// New numbers.
@@ -208,9 +208,9 @@ impl Runtime {
         drop(self.inbox.try_send(Message::Wake(id, asked)));
     }
 
-    /// Tells that an app answered a request that had waited for it, and after how long. It is lost where there is no room for it.
-    pub fn woken(&self, id: ProjectId, took: Duration) {
-        drop(self.inbox.try_send(Message::Woken(id, took)));
+    /// Tells that an app begins to answer a request that came at `asked` and had to wait for it. Lost where there is no room for it.
+    pub fn woken(&self, id: ProjectId, asked: Instant) {
+        drop(self.inbox.try_send(Message::Woken(id, asked, Instant::now())));
     }
 
     /// What is known now.

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Slot;
+use super::entry::Entry;
 use super::supervisor::Supervisor;
 use crate::domain::idle::Verdict;
 use crate::domain::lifecycle::{Input, Op};
@@ -19,6 +20,10 @@ pub(super) struct Waking {
     start: Option<Duration>,
     /// Until it answered at its port.
     ready: Option<Duration>,
+}
+
+fn is_asleep(entry: &Entry) -> bool {
+    entry.current.life.status() == Status::Inactive
 }
 
 impl Supervisor {
@@ -43,7 +48,7 @@ impl Supervisor {
             let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.next.is_none()) else {
                 continue;
             };
-            let facts = entry.view().idleness(&self.sleep, now);
+            let facts = entry.view().idleness(&self.sleep, true, now);
             let IdleAfter::After(idle) = facts.after else { continue };
             // Once more where nobody can pass meanwhile.
             if facts.judge() != Verdict::Idle || !entry.gate.close_if_idle(idle, now) {
@@ -51,23 +56,25 @@ impl Supervisor {
             }
             entry.held = entry.holds(host::online_cpus());
             let (owner, name) = (entry.current.project.owner, entry.current.project.name.clone());
-            let event = Event::AutoShutdown { project: id, name, idle, at: SystemTime::now() };
-            self.events.push(Addressed { owner, event });
-            self.keep_wake(id, None);
+            self.end_wake(id, None);
+            let told = self.events.len();
             self.step(id, Input::Sleep(self.sleep.nap));
-            // Should it not have gone to sleep, it is opened again with its view.
+            if self.entries.get(&id).is_some_and(is_asleep) {
+                let event = Event::AutoShutdown { project: id, name, idle, at: SystemTime::now() };
+                self.events.insert(told, Addressed { owner, event });
+            }
+            // Should it not have gone to sleep, its gate is opened again with its view.
             self.mark(id);
         }
     }
 
     /// Wakes a project for a request that came at `asked`.
     pub(super) fn wake(&mut self, id: ProjectId, asked: Instant) {
-        let asleep = |entry: &super::entry::Entry| entry.current.life.status() == Status::Inactive;
-        if !self.engine.up || !self.entries.get(&id).is_some_and(asleep) {
+        if !self.engine.up || !self.entries.get(&id).is_some_and(is_asleep) {
             return;
         }
         self.step(id, Input::Wake);
-        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| !asleep(entry)) {
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| !is_asleep(entry)) {
             entry.gate.meter.add(Sum::WAKES, 1);
             entry.waking = Some(Waking { asked, start: None, ready: None });
         }
@@ -83,10 +90,10 @@ impl Supervisor {
         }
     }
 
-    /// Its status has changed: it is awake, or it does not wake.
-    pub(super) fn note_status(&mut self, id: ProjectId) {
+    /// The version that serves may have come up, or it does not.
+    pub(super) fn note_life(&mut self, id: ProjectId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        match (entry.shown, &mut entry.waking) {
+        match (entry.current.life.status(), &mut entry.waking) {
             (Status::Running, Some(waking)) => {
                 waking.ready.get_or_insert(waking.asked.elapsed());
             }
@@ -98,8 +105,18 @@ impl Supervisor {
         }
     }
 
-    /// The app began to answer a request that had waited for it, so long after that came.
-    pub(super) fn keep_wake(&mut self, id: ProjectId, answer: Option<Duration>) {
+    /// The app began to answer, at `answered`, a request that came at `asked` and had to wait for it.
+    pub(super) fn woken(&mut self, id: ProjectId, asked: Instant, answered: Instant) {
+        let waking = self.entries.get(&id).and_then(|entry| entry.waking.as_ref());
+        // Not one that waited for something else, such as a restart.
+        let of_this = |waking: &&Waking| waking.ready.is_some_and(|ready| asked <= waking.asked + ready);
+        if let Some(waking) = waking.filter(of_this) {
+            self.end_wake(id, Some(answered.saturating_duration_since(waking.asked)));
+        }
+    }
+
+    /// A wake is over, with or without an answer.
+    fn end_wake(&mut self, id: ProjectId, answer: Option<Duration>) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(Waking { start: Some(start), ready: Some(ready), .. }) = entry.waking.take() else { return };
         let wake = Wake { start, ready, answer };
@@ -124,7 +141,7 @@ impl Supervisor {
         let ms = u64::try_from(now.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX);
         let mut asleep = Vec::new();
         for (id, entry) in &self.entries {
-            if entry.shown == Status::Inactive && !entry.current.life.is_up() {
+            if entry.shown == Status::Inactive && entry.current.life.is_down() {
                 let Held { memory_mib, cpu_milli } = entry.held;
                 let freed = if entry.current.life.is_paused() { 0 } else { memory_mib };
                 entry.gate.meter.add(Sum::SAVED_MEMORY, freed.saturating_mul(ms) / 1000);

@@ -11,7 +11,8 @@ use super::gate::Gate;
 use crate::docker::ContainerId;
 use crate::domain::idle::{Facts, Rule};
 use crate::domain::wake::WakeTimes;
-use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, Traffic, UserId};
+use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, Sum, Traffic, UserId};
+use crate::limits;
 
 /// One project as its owner sees it.
 #[derive(Clone, Debug)]
@@ -26,6 +27,10 @@ pub struct View {
     pub address: Option<SocketAddr>,
     /// Its last numbers, while it runs.
     pub metrics: Option<Metrics>,
+    /// When those were measured.
+    pub measured_at: Option<Instant>,
+    /// Whether it has answered an HTTP request of ours.
+    pub speaks: bool,
     /// Since when it is running.
     pub running_since: Option<Instant>,
     /// How long it took to wake, as far as it ever did.
@@ -43,15 +48,21 @@ pub struct View {
 impl View {
     /// What decides whether it may sleep.
     #[must_use]
-    pub fn idleness(&self, rule: &Rule, now: Instant) -> Facts {
+    pub fn idleness(&self, rule: &Rule, engine: bool, now: Instant) -> Facts {
+        // What never spoke HTTP has no visitors whom it could miss; its owner may know better.
+        let speaks = self.speaks || self.traffic().get(Sum::REQUESTS) > 0;
+        let known = speaks || self.project.settings.idle_after.is_some();
+        let fresh =
+            self.measured_at.is_some_and(|at| now.saturating_duration_since(at) <= limits::SLEEP_NUMBERS_MAX);
         Facts {
+            engine,
             status: self.status,
-            after: self.project.idle_after(rule.after),
+            after: self.project.idle_after(rule),
             grace: rule.grace,
             cpu_floor: rule.cpu_floor,
             up: self.running_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
-            passing: self.gate.passing(now),
-            cpu: self.metrics.map(|metrics| metrics.cpu),
+            passing: self.gate.passing(now).filter(|_| known),
+            cpu: self.metrics.filter(|_| fresh).map(|metrics| metrics.cpu),
         }
     }
 

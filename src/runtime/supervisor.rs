@@ -272,6 +272,8 @@ impl Supervisor {
                 if let Some(entry) = self.entries.get_mut(&id) {
                     entry.counted = entry.counted.and(added);
                 }
+                // Lists show the sums.
+                self.mark(id);
             }
         }
     }
@@ -317,7 +319,7 @@ impl Supervisor {
                 }
             }
             Message::Wake(id, asked) => self.wake(id, asked),
-            Message::Woken(id, took) => self.keep_wake(id, Some(took)),
+            Message::Woken(id, asked, answered) => self.woken(id, asked, answered),
             Message::NotCounted(lost) => {
                 for (id, lost) in lost {
                     if let Some(entry) = self.entries.get_mut(&id) {
@@ -585,7 +587,7 @@ impl Supervisor {
             uptime: metrics::uptime(sample.run.since, SystemTime::now()),
             last_activity: traffic.last.map_or(sample.run.since, |at| at.max(sample.run.since)),
         };
-        entry.metrics = Some(metrics);
+        (entry.metrics, entry.measured_at) = (Some(metrics), Some(Instant::now()));
         let (owner, project) = (project.owner, project.id);
         self.events.push(Addressed { owner, event: Event::Metrics { project, metrics } });
         self.mark(project);
@@ -607,6 +609,9 @@ impl Supervisor {
         tenant.life = life;
         if effects.contains(&Effect::Run(Op::Start)) {
             tenant.start_asked = SystemTime::now();
+        }
+        if serves {
+            self.note_life(slot.0);
         }
         if serves && vanished {
             self.mark(slot.0);
@@ -662,7 +667,6 @@ impl Supervisor {
         }
         let event = entry.status_event(true);
         self.events.push(Addressed { owner: entry.current.project.owner, event });
-        self.note_status(id);
         self.mark(id);
     }
 

@@ -269,7 +269,7 @@ fn case_134_an_app_that_does_not_listen_any_more_is_an_error_told_once_and_a_bro
     assert_eq!(stage.stream.statuses_until(&stage.id, "error", limit), ["deploying", "error"]);
     let starts = stage.starts();
     let page = browse(&stage.door);
-    assert!(page.contains("This app did not start.") && page.contains("within 60 s"), "{page}");
+    assert!(page.contains("This app did not start.") && !page.contains("within 60 s"), "{page}");
     assert!(
         !page.contains("http-equiv=\"refresh\"") && !page.contains("<script"),
         "it spins no more: {page}"
@@ -495,6 +495,29 @@ fn what_a_person_stopped_is_not_woken_and_says_so_and_what_never_sleeps_does_not
     assert_eq!(stage.why()["sentence"], "Down: somebody stopped it. No request wakes it.");
     let why = stage.ana.get(&format!("/api/projects/{awake}/why")).ok(200);
     assert_eq!((&why["awake"], &why["idleAfter"]), (&json!(true), &json!("never")));
+}
+
+#[test]
+fn without_the_proxy_that_could_wake_it_nothing_sleeps_whatever_its_owner_chose() {
+    let server = Server::with("[proxy]\nlisten = []\n");
+    let ana = server.admin();
+    let body = json!({"name": "App", "image": WEB, "idle_after": "1m"});
+    let id = ana.post("/api/projects", &body).ok(201)["project"]["id"].as_str().unwrap().to_owned();
+    ana.await_status(&id, "running", SOON);
+    let why = ana.get(&format!("/api/projects/{id}/why")).ok(200);
+    assert_eq!((&why["idleAfter"], &why["sleepsIn"]), (&json!("never"), &Value::Null), "{why}");
+}
+
+#[test]
+fn what_never_answered_http_sleeps_only_if_its_owner_says_so() {
+    let mute = image("exec busybox nc -ll -p 8080 -e /bin/false");
+    let stage = Stage::of(&json!({"image": mute.0}), "");
+    let sentence = "Awake: it has answered no request yet, by which it could be woken.";
+    assert_eq!(stage.why()["sentence"], sentence);
+    let path = format!("/api/projects/{}", stage.id);
+    stage.ana.patch(&path, &json!({"idle_after": "1m"})).ok(200);
+    assert_eq!(stage.why()["idleAfter"], "1m");
+    assert_ne!(stage.why()["sentence"], sentence);
 }
 
 #[test]

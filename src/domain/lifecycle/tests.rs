@@ -922,6 +922,47 @@ fn who_is_frozen_is_thawed_by_a_request_and_one_that_raced_it_is_served() {
 }
 
 #[test]
+fn a_restart_of_what_is_frozen_is_one() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Sleep(Nap::Pause));
+    world.pass(Duration::from_secs(60));
+    world.input(Input::Restart);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.starts), (Status::Running, 1));
+}
+
+#[test]
+fn a_wake_that_cannot_be_saved_leaves_it_asleep_and_the_next_one_works() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Sleep(Nap::Stop));
+    world.pass(Duration::from_secs(60));
+    world.input(Input::Wake);
+    world.saves.clear();
+    world.input(Input::NotSaved);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.starts), (Status::Inactive, 0));
+    assert!(!world.told.contains(&Status::Stopped), "{:?}", world.told);
+    world.input(Input::Wake);
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.starts), (Status::Running, 1));
+}
+
+#[test]
+fn what_only_was_taken_for_ready_does_not_speak_and_what_answered_does() {
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.readiness = Readiness::Http { port: 80, named: false };
+    world.answers = false;
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.life.speaks()), (Status::Running, false));
+    assert!(!World::new(Kind::Ours, Desired::Running, NEVER_RAN).life.speaks());
+    let mut world = World::new(Kind::Ours, Desired::Running, NEVER_RAN);
+    world.pass(Duration::from_secs(60));
+    assert!(world.life.speaks() && world.life.serves());
+    world.input(Input::Stop);
+    assert!(!world.life.serves(), "nobody is let in any more");
+}
+
+#[test]
 fn what_sleeps_stays_asleep_when_the_engine_or_muelle_come_back() {
     let mut world = World::running(Kind::Ours);
     world.input(Input::Sleep(Nap::Stop));

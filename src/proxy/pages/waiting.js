@@ -26,6 +26,7 @@
   };
   const ask = () => fetch('/.muelle/state', { cache: 'no-store' })
     .then(answer => answer.ok ? answer.json() : Promise.reject(answer.status))
-    .then(show, () => setTimeout(ask, 1000));
+    // There is no such app any more.
+    .then(show, status => status === 404 ? location.reload() : setTimeout(ask, 1000));
   ask();
 })();
