@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 /// How the server answers whoever may ask.
 #[derive(Clone, Debug)]
@@ -128,12 +128,28 @@ pub const PROGRAM: &str = "100755";
 pub const LINK: &str = "120000";
 pub const SUBMODULE: &str = "160000";
 
+/// A label that everything has which the builds of this process begin: what one that was ended leaves has no name, and no label of muelle's.
+pub static BUILT_HERE: LazyLock<String> = LazyLock::new(|| {
+    let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    format!("muelle-test-run={}-{nanos}", std::process::id())
+});
+
+/// A Dockerfile with that label as its first step.
+fn marked(path: &str, text: &str) -> String {
+    match text.split_once('\n').filter(|(first, _)| path == "Dockerfile" && first.starts_with("FROM muelle-"))
+    {
+        Some((first, rest)) => format!("{first}\nLABEL {}\n{rest}", *BUILT_HERE),
+        None => text.to_owned(),
+    }
+}
+
 /// A repository on the server's side.
 pub struct Repo(PathBuf);
 
 impl Repo {
     /// Replaces everything on `main` by these files; gives the commit.
     pub fn commit(&self, files: &[(&str, &str)]) -> String {
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, marked(path, text))).collect();
         let entries: Vec<_> =
             files.iter().map(|(path, text)| (FILE, path.as_bytes(), text.as_bytes())).collect();
         self.commit_entries("main", &entries)

@@ -377,7 +377,24 @@ impl Server {
             let (status, answer) = image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
             if matches!(status, 204 | 404) { Ok(()) } else { Err(answer) }
         });
-        let filters = image::encoded(&format!(r#"{{"label":["muelle.instance={instance}"]}}"#));
+        // While a build that was ended is not over, it has containers of its own, which the engine removes; one that died meanwhile does not.
+        let built = &**super::git_server::BUILT_HERE;
+        let since = std::time::Instant::now();
+        eventually("its builds are over", limit, || {
+            let mut left = engine::labelled(built);
+            left.retain(|container| container["Labels"]["muelle.instance"].is_null());
+            for container in left.iter().filter(|_| since.elapsed() > limit / 4) {
+                engine::remove(container["Id"].as_str().unwrap());
+            }
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+        Server::remove_images(&format!("muelle.instance={instance}"), "");
+        Server::remove_images(built, r#","dangling":["true"]"#);
+    }
+
+    fn remove_images(label: &str, more: &str) {
+        let limit = std::time::Duration::from_secs(20);
+        let filters = image::encoded(&format!(r#"{{"label":["{label}"]{more}}}"#));
         // What a build that was ended left may come a moment later, and what still hangs on another image goes behind that.
         eventually("its images are gone", limit, || {
             let (_, images) =
