@@ -20,7 +20,7 @@ use crate::domain::{IdleAfter, ImageRef};
 use crate::limits::{
     CONFIG_BYTES_MAX, CONFIG_LIST_MAX, DEPLOY_TIMEOUT_MAX, PROJECT_MEMORY_MB, PROXY_ANSWER_MAX,
     PROXY_BODY_IDLE, PROXY_BODY_TOTAL, PROXY_WAKE_MAX, REFRESH_LIFETIME, SLEEP_AFTER, SLEEP_CPU_FLOOR,
-    SLEEP_GRACE, TOKEN_LIFETIME_MAX,
+    SLEEP_GRACE, SLEEP_TRAFFIC_FLOOR, TOKEN_LIFETIME_MAX,
 };
 
 /// A whole, valid configuration.
@@ -163,6 +163,8 @@ pub struct Idle {
     pub grace: Duration,
     /// CPU, in percent of what it may use, from which on an app is at work.
     pub cpu_floor: f64,
+    /// Bytes a minute that an adopted container may receive past the proxy and still be unused.
+    pub traffic_floor: u64,
     /// How apps sleep.
     pub action: Nap,
     /// How long a request is held for an app that starts.
@@ -450,6 +452,10 @@ fn idle(keys: &mut Keys) -> Idle {
             };
             let fits = percent.filter(|percent| (0.1..=100.0).contains(percent));
             fits.ok_or_else(|| "must be a percentage from 0.1 to 100".to_owned())
+        }),
+        traffic_floor: keys.read("idle.traffic_floor", SLEEP_TRAFFIC_FLOOR, |v| match v {
+            Value::Integer(kb @ 1..=1_000_000) => Ok(kb.unsigned_abs() * 1000),
+            _ => Err("must be a number of KB a minute from 1 to 1000000".to_owned()),
         }),
         action: keys.read("idle.action", Nap::Stop, |v| match v {
             Value::String(word) if word == "stop" => Ok(Nap::Stop),

@@ -264,8 +264,15 @@ fn front(config: &Config) -> http::Settings {
 
 /// Who may be put to sleep.
 fn sleep(config: &Config) -> Rule {
-    let (after, wakes) = (config.idle.after, !config.proxy.listen.is_empty());
-    Rule { after, wakes, grace: config.idle.grace, nap: config.idle.action, cpu_floor: config.idle.cpu_floor }
+    let idle = &config.idle;
+    Rule {
+        after: idle.after,
+        wakes: !config.proxy.listen.is_empty(),
+        grace: idle.grace,
+        nap: idle.action,
+        cpu_floor: idle.cpu_floor,
+        traffic_floor: idle.traffic_floor,
+    }
 }
 
 /// The door to the apps, and where they are found through it.

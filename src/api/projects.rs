@@ -15,8 +15,8 @@ use super::{Api, deployments, domains, json as answer};
 use crate::docker::{self, Inspected};
 use crate::domain::lifecycle::Nap;
 use crate::domain::{
-    Branch, ContainerName, Deployment, Desired, HealthPath, IdleAfter, ImageRef, Project, ProjectId,
-    ProjectName, RepoUrl, Secret, Settings, SettingsChange, Source, Status, Template,
+    Branch, ContainerName, Deployment, Desired, HealthPath, ImageRef, Project, ProjectId, ProjectName,
+    RepoUrl, Secret, Settings, SettingsChange, Source, Status, Template,
 };
 use crate::http::Response;
 use crate::limits;
@@ -188,16 +188,9 @@ fn settings_change(api: &Api, fields: &Fields, own: Option<ProjectId>) -> Result
 
 /// What is not ours to choose for a container that somebody else made.
 fn refuse_of_adopted(fields: &Fields) -> Result<(), Failure> {
-    if let Some(field) = ["env", "memory_mb", "cpus"].into_iter().find(|field| fields.has(field)) {
-        let sentence = format!("{field} cannot be set: an adopted container keeps its own settings");
-        return Err(Failure::invalid(sentence));
-    }
-    match fields.idle_after()? {
-        Some(IdleAfter::After(_)) => Err(Failure::invalid(
-            "idle_after can only be \"never\": an adopted container is not put to sleep",
-        )),
-        _ => Ok(()),
-    }
+    let fixed = ["env", "memory_mb", "cpus"].into_iter().find(|field| fields.has(field));
+    let sentence = |field| format!("{field} cannot be set: an adopted container keeps its own settings");
+    fixed.map_or(Ok(()), |field| Err(Failure::invalid(sentence(field))))
 }
 
 /// `PATCH /projects/:id`: name and settings. `env` is merged: a text sets a variable, null takes it away, the others stay.

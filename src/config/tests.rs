@@ -132,6 +132,7 @@ fn every_key_of_sleep_is_read() {
         after = "never"
         grace = "0s"
         cpu_floor = 5
+        traffic_floor = 20
         action = "pause"
         wake_timeout = "10m"
         ignore_user_agents = ["GoogleBot"]
@@ -142,6 +143,7 @@ fn every_key_of_sleep_is_read() {
         after: IdleAfter::Never,
         grace: Duration::ZERO,
         cpu_floor: 5.0,
+        traffic_floor: 20_000,
         action: Nap::Pause,
         wake_timeout: Duration::from_secs(600),
         ignore_user_agents: vec!["googlebot".into()],
@@ -257,6 +259,8 @@ const BAD: &[(&str, &str)] = &[
     ("idle", "grace = '2d'"),
     ("idle", "cpu_floor = 0"),
     ("idle", "cpu_floor = 101"),
+    ("idle", "traffic_floor = 0"),
+    ("idle", "traffic_floor = '10 KB'"),
     ("idle", "action = 'kill'"),
     ("idle", "wake_timeout = 60"),
     ("idle", "ignore_user_agents = ''"),

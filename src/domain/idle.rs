@@ -2,6 +2,7 @@
 //!
 //! Pure. Times are lengths on a clock that only runs forward, so that no change of the date puts anything to sleep.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::lifecycle::Nap;
@@ -21,6 +22,61 @@ pub struct Rule {
     pub nap: Nap,
     /// CPU, in percent of what it may use, from which on an app is at work.
     pub cpu_floor: f64,
+    /// Bytes a minute that an adopted container may receive past the proxy and still be unused.
+    pub traffic_floor: u64,
+}
+
+/// Whether an app is reached by another way than the proxy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bypass {
+    /// It cannot be.
+    None,
+    /// It could be, and nobody knows.
+    Unknown,
+    /// So long ago, or that long it has been watched.
+    Last(Duration),
+}
+
+/// Requests and tunnels that are inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Requests that are not answered to their end.
+    pub requests: u32,
+    /// Tunnels: WebSockets, and what else a connection was upgraded to.
+    pub tunnels: u32,
+}
+
+impl Inside {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Inside::default()
+    }
+}
+
+impl fmt::Display for Inside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tunnels = match self.tunnels {
+            0 => None,
+            1 => Some("1 open WebSocket".to_owned()),
+            count => Some(format!("{count} open WebSockets")),
+        };
+        let requests = match self.requests {
+            0 => None,
+            1 => Some("1 request under way".to_owned()),
+            count => Some(format!("{count} requests under way")),
+        };
+        f.write_str(&tunnels.into_iter().chain(requests).collect::<Vec<_>>().join(" and "))
+    }
+}
+
+/// What passes to an app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passing {
+    /// What is inside.
+    pub inside: Inside,
+    /// How long ago the last one ended that keeps the app awake, or the app came up.
+    pub quiet: Duration,
 }
 
 /// What is known of an app at one moment.
@@ -36,8 +92,12 @@ pub struct Facts {
     pub grace: Duration,
     /// How long it has been.
     pub up: Duration,
-    /// Requests and tunnels that are open, and how long ago the last counted one ended, or it came up; nothing where none can reach it.
-    pub passing: Option<(u32, Duration)>,
+    /// What passes to it; nothing where no request can reach it.
+    pub passing: Option<Passing>,
+    /// How long ago the app answered a request, if it ever did; only to be told, by a clock that people set.
+    pub answered: Option<Duration>,
+    /// What reaches it by another way.
+    pub bypass: Bypass,
     /// CPU, in percent of what it may use, from which on it is at work.
     pub cpu_floor: f64,
     /// Its CPU use, in percent of what it may use, where it is known.
@@ -55,10 +115,14 @@ pub enum Verdict {
     Never,
     /// No request reaches it, and so none could wake it.
     Unreached,
-    /// So many requests and tunnels are open.
-    Open(u32),
+    /// Requests or tunnels are open; the last counted request was so long ago.
+    Open(Inside, Option<Duration>),
     /// It has been quiet for so long, which is not long enough; so much is left.
     Used(Duration, Duration),
+    /// It was reached past the proxy so long ago, which is not long enough; so much is left.
+    Bypassed(Duration, Duration),
+    /// Nobody knows whether it is reached past the proxy.
+    Unwatched,
     /// Nobody knows what it computes.
     Unmeasured,
     /// The engine does not answer.
@@ -73,7 +137,7 @@ impl Facts {
     /// Judges.
     #[must_use]
     pub fn judge(&self) -> Verdict {
-        let (open, quiet) = match (self.status, self.after, self.passing) {
+        let Passing { inside, quiet } = match (self.status, self.after, self.passing) {
             (Status::Inactive, ..) => return Verdict::Asleep,
             (Status::Running, IdleAfter::Never, _) => return Verdict::Never,
             (Status::Running, _, None) => return Verdict::Unreached,
@@ -82,13 +146,15 @@ impl Facts {
         };
         let IdleAfter::After(after) = self.after else { return Verdict::Never };
         let left = after.saturating_sub(quiet).max(self.grace.saturating_sub(self.up));
-        match self.cpu {
-            _ if open > 0 => Verdict::Open(open),
+        match (self.cpu, self.bypass) {
+            _ if !inside.is_none() => Verdict::Open(inside, self.answered),
             _ if !left.is_zero() => Verdict::Used(quiet, left),
             _ if !self.engine => Verdict::NoEngine,
-            None => Verdict::Unmeasured,
-            Some(cpu) if cpu >= self.cpu_floor => Verdict::Works(cpu),
-            Some(_) => Verdict::Idle,
+            (None, _) => Verdict::Unmeasured,
+            (Some(cpu), _) if cpu >= self.cpu_floor => Verdict::Works(cpu),
+            (_, Bypass::Unknown) => Verdict::Unwatched,
+            (_, Bypass::Last(past)) if past < after => Verdict::Bypassed(past, after.saturating_sub(past)),
+            _ => Verdict::Idle,
         }
     }
 }
@@ -98,7 +164,7 @@ impl Verdict {
     #[must_use]
     pub fn sleeps_in(&self) -> Option<Duration> {
         match self {
-            Verdict::Used(_, left) => Some(*left),
+            Verdict::Used(_, left) | Verdict::Bypassed(_, left) => Some(*left),
             Verdict::Idle => Some(Duration::ZERO),
             _ => None,
         }
@@ -119,13 +185,21 @@ impl Verdict {
                 "Awake: it has answered no request yet, by which it could be woken.".to_owned()
             }
             Verdict::NoEngine => "Awake: Docker does not answer.".to_owned(),
-            Verdict::Open(1) => "Awake: 1 request or connection is open.".to_owned(),
-            Verdict::Open(count) => format!("Awake: {count} requests or connections are open."),
+            Verdict::Open(inside, None) => format!("Awake: {inside}."),
+            Verdict::Open(inside, Some(answered)) => {
+                format!("Awake: {inside}; last counted request {} ago.", uptime_text(*answered))
+            }
             Verdict::Used(quiet, left) => format!(
                 "Awake: no counted request for {}; it sleeps in {} without one.",
                 uptime_text(*quiet),
                 uptime_text(*left)
             ),
+            Verdict::Bypassed(past, left) => format!(
+                "Awake: it was reached past the proxy {} ago; it sleeps in {} without that.",
+                uptime_text(*past),
+                uptime_text(*left)
+            ),
+            Verdict::Unwatched => "Awake: it is not known whether it is reached past the proxy.".to_owned(),
             Verdict::Unmeasured => "Awake: what it computes is not known.".to_owned(),
             Verdict::Works(cpu) => {
                 format!("Awake: it computes ({cpu:.1} % CPU), though nobody asks it anything.")
@@ -149,10 +223,16 @@ mod tests {
         after: IdleAfter::After(minutes(30)),
         grace: minutes(2),
         up: minutes(600),
-        passing: Some((0, minutes(31))),
+        passing: Some(passing(0, 0, 31)),
+        answered: Some(minutes(31)),
+        bypass: Bypass::None,
         cpu_floor: 2.0,
         cpu: Some(0.1),
     };
+
+    const fn passing(requests: u32, tunnels: u32, quiet: u64) -> Passing {
+        Passing { inside: Inside { requests, tunnels }, quiet: minutes(quiet) }
+    }
 
     #[test]
     fn every_condition_must_hold_and_the_one_that_does_not_is_said() {
@@ -170,17 +250,33 @@ mod tests {
             (Facts { after: never, ..IDLE }, Verdict::Never, "idle_after is never"),
             (Facts { passing: None, ..IDLE }, Verdict::Unreached, "answered no request"),
             (
-                Facts { passing: Some((1, minutes(90))), ..IDLE },
-                Verdict::Open(1),
-                "1 request or connection is",
+                Facts { passing: Some(passing(1, 0, 90)), answered: None, ..IDLE },
+                Verdict::Open(Inside { requests: 1, tunnels: 0 }, None),
+                "Awake: 1 request under way.",
             ),
             (
-                Facts { passing: Some((3, minutes(90))), ..IDLE },
-                Verdict::Open(3),
-                "3 requests or connections are",
+                Facts { passing: Some(passing(0, 1, 90)), answered: Some(minutes(3)), ..IDLE },
+                Verdict::Open(Inside { requests: 0, tunnels: 1 }, Some(minutes(3))),
+                "Awake: 1 open WebSocket; last counted request 3m ago.",
             ),
             (
-                Facts { passing: Some((0, minutes(3))), ..IDLE },
+                Facts { passing: Some(passing(3, 2, 90)), ..IDLE },
+                Verdict::Open(Inside { requests: 3, tunnels: 2 }, Some(minutes(31))),
+                "Awake: 2 open WebSockets and 3 requests under way; last",
+            ),
+            (
+                Facts { bypass: Bypass::Last(minutes(10)), ..IDLE },
+                Verdict::Bypassed(minutes(10), minutes(20)),
+                "reached past the proxy 10m ago; it sleeps in 20m",
+            ),
+            (Facts { bypass: Bypass::Last(minutes(30)), ..IDLE }, Verdict::Idle, "nobody uses it"),
+            (
+                Facts { bypass: Bypass::Unknown, ..IDLE },
+                Verdict::Unwatched,
+                "not known whether it is reached",
+            ),
+            (
+                Facts { passing: Some(passing(0, 0, 3)), ..IDLE },
                 Verdict::Used(minutes(3), minutes(27)),
                 "no counted request for 3m; it sleeps in 27m",
             ),
@@ -194,6 +290,7 @@ mod tests {
         }
         assert_eq!(IDLE.judge().sleeps_in(), Some(Duration::ZERO));
         assert_eq!(Verdict::Used(minutes(3), minutes(27)).sleeps_in(), Some(minutes(27)));
-        assert_eq!(Verdict::Open(1).sleeps_in(), None);
+        assert_eq!(Verdict::Bypassed(minutes(3), minutes(27)).sleeps_in(), Some(minutes(27)));
+        assert_eq!(Verdict::Open(Inside { requests: 1, tunnels: 0 }, None).sleeps_in(), None);
     }
 }

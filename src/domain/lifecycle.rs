@@ -250,6 +250,7 @@ pub struct Life {
     kind: Kind,
     desired: Desired,
     saved: Desired,
+    saved_asleep: bool,
     goal: Goal,
     real: Real,
     engine: bool,
@@ -313,6 +314,7 @@ impl Life {
             kind,
             desired,
             saved: desired,
+            saved_asleep: false,
             goal: if deleting { Goal::Gone } else { Goal::Rest },
             real: Real::Unknown,
             engine: false,
@@ -352,7 +354,7 @@ impl Life {
     /// The same for one that was put to sleep.
     #[must_use]
     pub fn asleep(self, asleep: bool) -> Life {
-        Life { asleep, ..self }
+        Life { asleep, saved_asleep: asleep, ..self }
     }
 
     /// Whether it is up and ready, and is to stay so.
@@ -494,11 +496,11 @@ impl Life {
                 self.failed = Some(reason);
                 self.rest(effects);
             }
-            Input::Saved => {
-                if let Some(Some(Change::Desired(desired))) = self.saving.pop_front() {
-                    self.saved = desired;
-                }
-            }
+            Input::Saved => match self.saving.pop_front() {
+                Some(Some(Change::Desired(desired))) => (self.saved, self.saved_asleep) = (desired, false),
+                Some(Some(Change::Asleep(asleep))) => self.saved_asleep = asleep,
+                _ => {}
+            },
             Input::NotSaved => self.not_saved(now),
             Input::Ended(op, outcome) if self.busy == Some(op) => {
                 self.busy = None;
@@ -568,7 +570,11 @@ impl Life {
     /// Only what runs, is ready, and nobody is doing anything with.
     fn fall_asleep(&mut self, nap: Nap, effects: &mut Vec<Effect>) {
         let serves = self.goal == Goal::Rest && self.real.is_up() && self.ready;
-        if serves && self.kind == Kind::Ours && self.desired == Desired::Running {
+        let rests = match self.kind {
+            Kind::Ours => self.desired == Desired::Running,
+            Kind::Adopted => self.desired == Desired::AsFound,
+        };
+        if serves && rests {
             (self.asleep, self.nap) = (true, nap);
             self.goal = Goal::Down;
             self.settle_at = None;
@@ -603,8 +609,8 @@ impl Life {
             // The deletion of the record is asked for again; of several changes the last one counts.
             return;
         }
-        // Of a wake only that is lost: what is wanted did not change.
-        self.asleep = lost == Some(Some(Change::Desired(self.saved)));
+        // Unless it is up already, it sleeps on.
+        self.asleep = self.saved_asleep && lost != Some(Some(Change::Asleep(false)));
         self.desired = self.saved;
         if self.goal == Goal::Rest {
             // Nobody asked: what was followed is noted another time.
@@ -724,13 +730,15 @@ impl Life {
             match self.goal {
                 Goal::Up if was_up && self.run.is_none() => self.ended_on_the_way_up(now, effects),
                 Goal::Up => self.judge_readiness(now, effects),
-                Goal::Rest if self.kind == Kind::Ours => {
+                Goal::Rest => {
                     if self.real.is_up() {
                         self.is_awake(effects);
                     }
-                    self.changed_outside(&before, was_up, now);
+                    match self.kind {
+                        Kind::Ours => self.changed_outside(&before, was_up, now),
+                        Kind::Adopted => self.adopted_changed(was_up, now),
+                    }
                 }
-                Goal::Rest => self.adopted_changed(was_up, now),
                 Goal::Down | Goal::Gone => {}
             }
         }
@@ -750,6 +758,8 @@ impl Life {
             (Desired::Running, false) if self.built && !self.asleep => self.goal = Goal::Up,
             (Desired::Running, false) => {}
             (Desired::Stopped, _) => self.goal = Goal::Down,
+            // However it ended when it was put to sleep.
+            (Desired::AsFound, false) if self.asleep && self.real != Real::Absent => {}
             (Desired::AsFound, false) => {
                 // Nobody watched it end: what `docker stop` and Ctrl-C leave behind is taken for that.
                 self.killed |= matches!(self.real, Real::Down { exit: Some(130 | 137), .. });
@@ -943,7 +953,7 @@ impl Life {
     fn rest(&mut self, effects: &mut Vec<Effect>) {
         self.goal = Goal::Rest;
         self.restart = false;
-        if self.kind == Kind::Adopted {
+        if self.kind == Kind::Adopted && !self.asleep {
             self.want(Desired::AsFound, effects);
         }
     }

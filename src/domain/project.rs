@@ -535,12 +535,12 @@ impl Project {
         }
     }
 
-    /// When it may sleep; as the rule says where its owner did not. Nobody's adopted database is put to sleep, and nothing that no request
-    /// could wake.
+    /// When it may sleep; as the rule says where its owner did not. Nobody's adopted database is put to sleep unasked, and nothing that no
+    /// request could wake.
     #[must_use]
     pub fn idle_after(&self, rule: &Rule) -> IdleAfter {
-        let sleeps = rule.wakes && !self.is_adopted();
-        if sleeps { self.settings.idle_after.unwrap_or(rule.after) } else { IdleAfter::Never }
+        let unasked = if self.is_adopted() { IdleAfter::Never } else { rule.after };
+        if rule.wakes { self.settings.idle_after.unwrap_or(unasked) } else { IdleAfter::Never }
     }
 
     /// Whether muelle builds it from a repository.

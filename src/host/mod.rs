@@ -83,6 +83,19 @@ fn count_threads(text: &str) -> Option<u64> {
     text.split(' ').nth(3)?.split_once('/')?.1.parse().ok()
 }
 
+/// The bytes that have come in by the network of the process `pid`, loopback aside; `None` where the kernel does not say.
+#[must_use]
+pub fn received_bytes(roots: &Roots, pid: u32) -> Option<u64> {
+    sum_received(&std::fs::read_to_string(roots.proc.join(format!("{pid}/net/dev"))).ok()?)
+}
+
+/// From proc_pid_net(5), `dev`: below two lines of titles, `name: bytes packets …` for each interface.
+fn sum_received(text: &str) -> Option<u64> {
+    let lines = text.lines().skip(2).map(|line| line.split_once(':'));
+    let others = lines.filter(|line| line.is_none_or(|(name, _)| name.trim() != "lo"));
+    others.map(|line| line?.1.split_ascii_whitespace().next()?.parse::<u64>().ok()).sum()
+}
+
 /// Whether an interface of this host has the address. Asks the kernel's routes with a UDP socket; sends nothing. (To bind the address would
 /// not do: with `net.ipv4.ip_nonlocal_bind` any can be bound.)
 #[must_use]
@@ -140,6 +153,19 @@ mod tests {
         }
         // More than this process has by itself.
         assert!(thread_count().unwrap() > std::fs::read_dir("/proc/self/task").unwrap().count() as u64);
+    }
+
+    #[test]
+    fn what_a_process_network_received_is_summed_without_loopback() {
+        let titles = "Inter-|   Receive  |  Transmit\n face |bytes    packets|bytes    packets\n";
+        let lines = "    lo: 900 9 0 0 900 9\n  eth0: 1000 10 0 0 5 1\n  eth1:24 1 0 0 7 1\n";
+        assert_eq!(sum_received(&format!("{titles}{lines}")), Some(1024));
+        assert_eq!(sum_received(titles), Some(0));
+        for bad in ["  eth0: x 1", "  eth0", "  eth0:"] {
+            assert_eq!(sum_received(&format!("{titles}{bad}")), None, "{bad}");
+        }
+        assert!(received_bytes(&Roots::default(), std::process::id()).is_some());
+        assert_eq!(received_bytes(&Roots { proc: "/nowhere".into(), ..Roots::default() }, 1), None);
     }
 
     #[test]

@@ -88,6 +88,7 @@ pub fn forward(
     }
     pass.meter().count(answer.status(), took, SystemTime::now());
     if switches {
+        pass.becomes_tunnel();
         return Ok(switch(&answer, upstream, pass));
     }
     Ok(reply(&answer, upstream, pass, Arc::clone(pool), to_head))

@@ -127,7 +127,7 @@ impl Rig {
     }
 
     fn inside(&self) -> u32 {
-        self.gate.passing(Instant::now()).map_or(0, |(inside, _)| inside)
+        self.gate.passing(Instant::now()).map_or(0, |it| it.inside.requests + it.inside.tunnels)
     }
 
     #[track_caller]

@@ -5,8 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::docker::{self, Inspected};
-use crate::domain::Project;
 use crate::domain::lifecycle::{Health, Readiness, Real};
+use crate::domain::{IdleAfter, Project};
 
 /// How muelle's own containers are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +45,16 @@ fn readiness(project: &Project, seen: &Inspected) -> Readiness {
     match (port(project, seen), health) {
         (Some(port), _) if named && probe_address(project, seen).is_some() => Readiness::Http { port, named },
         (_, Some(health)) => Readiness::Checked(health),
-        (Some(port), None) if !project.is_adopted() && probe_address(project, seen).is_some() => {
+        (Some(port), None) if speaks_http(project) && probe_address(project, seen).is_some() => {
             Readiness::Http { port, named }
         }
         _ => Readiness::Uptime,
     }
+}
+
+/// Whether what listens there may be asked for HTTP. An adopted container can be anything, until its owner says that requests wake it.
+fn speaks_http(project: &Project) -> bool {
+    !project.is_adopted() || matches!(project.settings.idle_after, Some(IdleAfter::After(_)))
 }
 
 /// The port inside the container: the owner's word, else the only one there is.

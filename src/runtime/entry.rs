@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::gate::Gate;
-use super::sleep::Waking;
+use super::sleep::{Waking, Watched};
 use super::snapshot::{Run, View};
 use super::{Reply, container};
 use crate::docker::{Inspected, State};
@@ -85,6 +85,8 @@ pub(super) struct Entry {
     pub shown: Status,
     /// When its numbers were measured.
     pub measured_at: Option<Instant>,
+    /// What its container received, where that says something of its use.
+    pub watched: Option<Watched>,
     /// Since when that is running.
     pub running_since: Option<Instant>,
     /// The wake that goes on.
@@ -124,6 +126,7 @@ impl Entry {
             gate: Arc::default(),
             counted: Traffic::default(),
             measured_at: None,
+            watched: None,
             running_since: None,
             waking: None,
             wakes: VecDeque::new(),
@@ -231,6 +234,7 @@ impl Entry {
             address: up.and_then(|seen| container::browser_address(project, seen)),
             metrics: self.metrics,
             measured_at: self.measured_at,
+            watched: self.watched,
             speaks: life.speaks(),
             running_since: self.running_since,
             wake_times: self.wake_times,

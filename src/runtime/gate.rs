@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::domain::idle::{Inside, Passing};
 use crate::domain::traffic::SUMS;
 use crate::domain::{Sum, Traffic};
 use crate::limits;
@@ -24,7 +25,7 @@ pub struct Gate {
 #[derive(Debug, Default)]
 struct State {
     open: Option<SocketAddr>,
-    inside: u32,
+    inside: Inside,
     /// When it was opened, or the end of the last counted request.
     last: Option<Instant>,
     /// Requests that wait for it to open.
@@ -74,6 +75,7 @@ pub struct Pass {
     /// Where the app listens.
     pub to: SocketAddr,
     counts: bool,
+    is_tunnel: bool,
 }
 
 impl Pass {
@@ -87,12 +89,25 @@ impl Pass {
     pub fn counts(&mut self) {
         self.counts = true;
     }
+
+    /// The request has become a tunnel.
+    pub fn becomes_tunnel(&mut self) {
+        if !std::mem::replace(&mut self.is_tunnel, true) {
+            let mut state = self.gate.lock();
+            state.inside.requests -= 1;
+            state.inside.tunnels += 1;
+        }
+    }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut state = self.gate.lock();
-        state.inside -= 1;
+        if self.is_tunnel {
+            state.inside.tunnels -= 1;
+        } else {
+            state.inside.requests -= 1;
+        }
         if self.counts {
             state.last = Some(Instant::now());
         }
@@ -131,9 +146,9 @@ impl Gate {
     pub fn enter(self: &Arc<Gate>) -> Option<Pass> {
         let mut state = self.lock();
         let to = state.open?;
-        state.inside += 1;
+        state.inside.requests += 1;
         drop(state);
-        Some(Pass { gate: Arc::clone(self), to, counts: false })
+        Some(Pass { gate: Arc::clone(self), to, counts: false, is_tunnel: false })
     }
 
     /// Opens it to an address, or closes it to who is not inside yet. Whoever waits looks again.
@@ -165,7 +180,7 @@ impl Gate {
     pub(super) fn close_if_idle(&self, idle: Duration, now: Instant) -> bool {
         let mut state = self.lock();
         let quiet = state.last.is_some_and(|last| now.saturating_duration_since(last) >= idle);
-        let closes = state.open.is_some() && state.inside == 0 && quiet;
+        let closes = state.open.is_some() && state.inside.is_none() && quiet;
         if closes {
             state.open = None;
         }
@@ -182,12 +197,12 @@ impl Gate {
         free.then(|| Place { gate: self })
     }
 
-    /// Requests that are inside, and how long ago the last counted one ended, or it was opened; nothing while it is closed.
+    /// What is inside, and how long ago the last counted request ended, or it was opened; nothing while it is closed.
     #[must_use]
-    pub fn passing(&self, now: Instant) -> Option<(u32, Duration)> {
+    pub fn passing(&self, now: Instant) -> Option<Passing> {
         let state = self.lock();
         let quiet = state.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-        state.open.map(|_| (state.inside, quiet))
+        state.open.map(|_| Passing { inside: state.inside, quiet })
     }
 }
 
@@ -195,8 +210,9 @@ impl Gate {
 mod tests {
     use super::*;
 
-    fn inside(gate: &Gate) -> u32 {
-        gate.passing(Instant::now()).expect("open").0
+    fn inside(gate: &Gate) -> (u32, u32) {
+        let Inside { requests, tunnels } = gate.passing(Instant::now()).expect("open").inside;
+        (requests, tunnels)
     }
 
     fn open() -> Arc<Gate> {
@@ -276,15 +292,19 @@ mod tests {
         assert!(gate.enter().is_none(), "it begins closed");
         let address = "10.0.0.2:8080".parse().unwrap();
         gate.set(Some(address));
-        let (first, second) = (gate.enter().unwrap(), gate.enter().unwrap());
-        assert_eq!((first.to, inside(&gate)), (address, 2));
+        let (first, mut second) = (gate.enter().unwrap(), gate.enter().unwrap());
+        assert_eq!((first.to, inside(&gate)), (address, (2, 0)));
+        second.becomes_tunnel();
+        second.becomes_tunnel();
+        assert_eq!(inside(&gate), (1, 1));
         drop(first);
-        assert_eq!(inside(&gate), 1);
+        assert_eq!(inside(&gate), (0, 1));
+        assert!(!gate.close_if_idle(Duration::ZERO, Instant::now()), "a tunnel is inside");
         gate.set(None);
         assert!(gate.enter().is_none() && gate.passing(Instant::now()).is_none());
         gate.set(Some(address));
-        assert_eq!(inside(&gate), 1, "who is inside stays, whatever is closed and opened");
+        assert_eq!(inside(&gate), (0, 1), "who is inside stays, whatever is closed and opened");
         drop(second);
-        assert_eq!(inside(&gate), 0);
+        assert_eq!(inside(&gate), (0, 0));
     }
 }

@@ -41,6 +41,8 @@ pub struct Sample {
     pub cpu: f64,
     /// Memory without inactive file cache, in bytes.
     pub memory_bytes: u64,
+    /// Bytes that the container has received, where that is read.
+    pub received_bytes: Option<u64>,
 }
 
 /// What the poller is made of.
@@ -246,7 +248,7 @@ impl Poller {
             } else if !everybody {
                 continue;
             }
-            asked += usize::from(self.read(id, &mut samples));
+            asked += usize::from(self.read(view, &mut samples));
         }
         self.collect(asked, began + self.settings.interval * 3 / 4, &mut samples);
         if !samples.is_empty() {
@@ -275,7 +277,9 @@ impl Poller {
     }
 
     /// Reads one container's files, or asks the engine; says whether an answer is to come.
-    fn read(&mut self, id: ProjectId, samples: &mut Vec<Sample>) -> bool {
+    fn read(&mut self, view: &View, samples: &mut Vec<Sample>) -> bool {
+        let id = view.project.id;
+        let watched = view.project.is_adopted() && view.project.settings.idle_after.is_some();
         let capacity = f64::from(self.settings.online_cpus);
         let Some(meter) = self.meters.get_mut(&id) else { return false };
         match &mut meter.way {
@@ -286,7 +290,11 @@ impl Poller {
                         memory_bytes: usage.memory_bytes,
                         at: Instant::now(),
                     };
-                    samples.extend(meter.sample(id, reading, capacity));
+                    // Behind the files, which are only read of the container's own process.
+                    let pid = meter.run.pid.filter(|_| watched);
+                    let received_bytes = pid.and_then(|pid| host::received_bytes(&Roots::default(), pid));
+                    let sample = meter.sample(id, reading, capacity);
+                    samples.extend(sample.map(|sample| Sample { received_bytes, ..sample }));
                 }
                 false
             }
@@ -339,7 +347,8 @@ impl Meter {
         }
         let before = self.last.replace(reading)?;
         let cpu = cpu_percent(&before, &reading, self.run.capacity.unwrap_or(online_cpus))?;
-        Some(Sample { project, run: self.run.clone(), cpu, memory_bytes: reading.memory_bytes })
+        let (run, memory_bytes) = (self.run.clone(), reading.memory_bytes);
+        Some(Sample { project, run, cpu, memory_bytes, received_bytes: None })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Slot;
 use super::entry::Entry;
 use super::supervisor::Supervisor;
-use crate::domain::idle::Verdict;
+use crate::domain::idle::{Bypass, Rule, Verdict};
 use crate::domain::lifecycle::{Input, Op};
 use crate::domain::wake::WakeTimes;
 use crate::domain::{Addressed, Event, Held, IdleAfter, ProjectId, Status, Sum, Wake};
@@ -20,6 +20,77 @@ pub(super) struct Waking {
     start: Option<Duration>,
     /// Until it answered at its port.
     ready: Option<Duration>,
+}
+
+/// What a container receives by other ways than the proxy: one that was adopted publishes ports, and has neighbours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watched {
+    /// Since when these are counted from.
+    since: Instant,
+    /// What it had received then.
+    received: u64,
+    /// What of that we had passed to it.
+    passed: u64,
+    /// The last look at which it had been reached past us, or when watching began; nothing before the first look.
+    last: Option<Instant>,
+}
+
+impl Watched {
+    fn new(received: u64, passed: u64, now: Instant) -> Watched {
+        Watched { since: now, received, passed, last: None }
+    }
+
+    /// Looks at what has come since the last look, if that was a `window` ago. While it is used through us (`quiet` is the time since), what
+    /// it receives says nothing.
+    fn look(
+        self,
+        received: u64,
+        passed: u64,
+        quiet: Duration,
+        window: Duration,
+        floor: u64,
+        now: Instant,
+    ) -> Watched {
+        let over = now.saturating_duration_since(self.since);
+        if over < window {
+            return self;
+        }
+        let came = received.saturating_sub(self.received).saturating_sub(passed.saturating_sub(self.passed));
+        let minutes = (over.as_secs_f64() / 60.0).max(1.0);
+        #[expect(clippy::cast_precision_loss, reason = "bytes of a minute")]
+        let reached = quiet >= over && came as f64 > floor as f64 * minutes;
+        let last = if reached { now } else { self.last.unwrap_or(self.since) };
+        Watched { last: Some(last), ..Watched::new(received, passed, now) }
+    }
+
+    /// What follows from it.
+    pub fn bypass(&self, now: Instant) -> Bypass {
+        self.last.map_or(Bypass::Unknown, |last| Bypass::Last(now.saturating_duration_since(last)))
+    }
+}
+
+impl Entry {
+    /// Takes what its container has received, if it was read.
+    pub fn watch(&mut self, received: Option<u64>, rule: &Rule, now: Instant) {
+        let (Some(received), IdleAfter::After(after)) = (received, self.current.project.idle_after(rule))
+        else {
+            self.watched = None;
+            return;
+        };
+        let meter = self.gate.meter.read();
+        // The bytes are those of bodies.
+        let heads = meter.get(Sum::REQUESTS).saturating_mul(limits::SLEEP_HEAD_BYTES);
+        let passed = meter.get(Sum::BYTES_IN).saturating_add(heads);
+        let quiet = self.gate.passing(now).map_or(Duration::ZERO, |passing| passing.quiet);
+        let window = after.min(limits::SLEEP_WATCH);
+        self.watched = Some(match self.watched {
+            // Its counters began anew.
+            Some(watched) if received >= watched.received => {
+                watched.look(received, passed, quiet, window, rule.traffic_floor, now)
+            }
+            _ => Watched::new(received, passed, now),
+        });
+    }
 }
 
 fn is_asleep(entry: &Entry) -> bool {
@@ -152,5 +223,40 @@ impl Supervisor {
         for id in asleep {
             self.mark(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_container_receives_past_us_is_noticed_a_minute_at_a_time() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let quiet = Duration::from_secs(3600);
+        let look = |watched: Watched, received, passed, quiet, seconds| {
+            watched.look(received, passed, quiet, Duration::from_secs(60), 10_000, at(seconds))
+        };
+        let known = |watched: &Watched, seconds| match watched.bypass(at(seconds)) {
+            Bypass::Last(ago) => Some(ago.as_secs()),
+            _ => None,
+        };
+        let first = Watched::new(1_000_000, 500, began);
+        assert_eq!(
+            known(&look(first, 9_000_000, 500, quiet, 59), 59),
+            None,
+            "it has not been watched for long"
+        );
+        let calm = look(first, 1_010_000, 500, quiet, 60);
+        assert_eq!(known(&calm, 60), Some(60), "broadcasts and the like");
+        let used = look(calm, 1_020_001, 500, quiet, 120);
+        assert_eq!(known(&used, 130), Some(10));
+        let passed = look(calm, 5_020_000, 5_000_500, quiet, 120);
+        assert_eq!(known(&passed, 120), Some(120), "we brought it");
+        let visited = look(calm, 5_020_000, 500, Duration::from_secs(59), 120);
+        assert_eq!(known(&visited, 120), Some(120), "heads, too, while somebody asks through us");
+        let slow = look(calm, 1_029_999, 500, quiet, 180);
+        assert_eq!(known(&slow, 180), Some(180), "two minutes' worth");
     }
 }

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::gate::Gate;
+use super::sleep::Watched;
 use crate::docker::ContainerId;
-use crate::domain::idle::{Facts, Rule};
+use crate::domain::idle::{Bypass, Facts, Rule};
 use crate::domain::wake::WakeTimes;
 use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, Sum, Traffic, UserId};
 use crate::limits;
@@ -29,6 +30,8 @@ pub struct View {
     pub metrics: Option<Metrics>,
     /// When those were measured.
     pub measured_at: Option<Instant>,
+    /// What its container received, where that says something of its use.
+    pub(super) watched: Option<Watched>,
     /// Whether it has answered an HTTP request of ours.
     pub speaks: bool,
     /// Since when it is running.
@@ -52,6 +55,11 @@ impl View {
         // What never spoke HTTP has no visitors whom it could miss; its owner may know better.
         let speaks = self.speaks || self.traffic().get(Sum::REQUESTS) > 0;
         let known = speaks || self.project.settings.idle_after.is_some();
+        let bypass = match self.watched {
+            _ if !self.project.is_adopted() => Bypass::None,
+            watched => watched.map_or(Bypass::Unknown, |watched| watched.bypass(now)),
+        };
+        let answered = self.traffic().last.and_then(|at| SystemTime::now().duration_since(at).ok());
         let fresh =
             self.measured_at.is_some_and(|at| now.saturating_duration_since(at) <= limits::SLEEP_NUMBERS_MAX);
         Facts {
@@ -62,6 +70,8 @@ impl View {
             cpu_floor: rule.cpu_floor,
             up: self.running_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
             passing: self.gate.passing(now).filter(|_| known),
+            answered,
+            bypass,
             cpu: self.metrics.filter(|_| fresh).map(|metrics| metrics.cpu),
         }
     }

@@ -588,6 +588,7 @@ impl Supervisor {
             last_activity: traffic.last.map_or(sample.run.since, |at| at.max(sample.run.since)),
         };
         (entry.metrics, entry.measured_at) = (Some(metrics), Some(Instant::now()));
+        entry.watch(sample.received_bytes, &self.sleep, Instant::now());
         let (owner, project) = (project.owner, project.id);
         self.events.push(Addressed { owner, event: Event::Metrics { project, metrics } });
         self.mark(project);
@@ -663,7 +664,7 @@ impl Supervisor {
             self.kick_due = true;
             entry.running_since.get_or_insert_with(Instant::now);
         } else {
-            (entry.metrics, entry.running_since) = (None, None);
+            (entry.metrics, entry.watched, entry.running_since) = (None, None, None);
         }
         let event = entry.status_event(true);
         self.events.push(Addressed { owner: entry.current.project.owner, event });

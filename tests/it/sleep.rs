@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::engine::{self, SERVE, WEB};
+use crate::harness::engine::{self, Container, SERVE, WEB};
 use crate::harness::image::TestImage;
 use crate::harness::{Client, Event, Server, Stream, eventually};
 use crate::proxy::{door, get, say};
@@ -415,8 +415,9 @@ fn case_147_a_slow_download_keeps_it_awake_and_its_end_does_not() {
     }
     assert_eq!(stage.ana.status(&stage.id), "running");
     let why = stage.why();
-    let said = (&why["awake"], &why["sleepsIn"], &why["sentence"]);
-    assert_eq!(said, (&json!(true), &Value::Null, &json!("Awake: 1 request or connection is open.")));
+    assert_eq!((&why["awake"], &why["sleepsIn"]), (&json!(true), &Value::Null));
+    let sentence = why["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("Awake: 1 request under way; last counted request "), "{sentence}");
     drop(socket);
     stage.asleep();
     let asleep = json!({"awake": false, "sentence": "Asleep: the next request wakes it.", "sleepsIn": null, "idleAfter": "2s"});
@@ -452,6 +453,9 @@ fn case_131_an_open_tunnel_keeps_it_awake_though_nothing_moves_and_its_end_does_
         let event = stage.stream.next(SOON).unwrap();
         assert!(!is_shutdown(&event, &stage.id), "{event:?}");
     }
+    let why = stage.why();
+    let sentence = why["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("Awake: 1 open WebSocket; last counted request "), "{sentence}");
     socket.write_all(b"still there?").unwrap();
     let mut said = [0; 12];
     socket.read_exact(&mut said).unwrap();
@@ -537,4 +541,56 @@ fn case_149_while_muelle_itself_does_not_run_nobody_becomes_idle() {
     assert!(answer.ends_with("hello"), "{answer}");
     assert_eq!(stage.starts(), 1, "it was not put to sleep with a request at the door");
     stage.asleep();
+}
+
+#[test]
+fn an_adopted_container_sleeps_if_its_owner_says_so_and_nobody_reaches_it_past_the_proxy() {
+    let published =
+        json!({"HostConfig": {"Init": true, "PortBindings": {"8080/tcp": [{"HostIp": "127.0.0.1"}]}}});
+    let container = Container::start(SERVE, &published);
+    let mut server = Server::with(&config(""));
+    let ana = server.admin();
+    let id = ana.adopt("App", &container.name);
+    let path = format!("/api/projects/{id}");
+    let why = |ana: &Client| ana.get(&format!("{path}/why")).ok(200);
+    assert_eq!(why(&ana)["sentence"], "Awake: it is not put to sleep (idle_after is never).");
+    assert_eq!(ana.patch(&path, &json!({"idle_after": "1m"})).ok(200)["project"]["idle_after"], "1m");
+
+    // Nobody can choose so little; a test has no minutes.
+    server.kill();
+    let db = rusqlite::Connection::open(server.data().join("muelle.db")).unwrap();
+    assert_eq!(db.execute("UPDATE projects SET idle_after = 3", []).unwrap(), 1);
+    drop(db);
+    server.run();
+    let ana = ana.with_base(&server.base);
+    let stream = server.stream(&ana);
+    let ports = &container.inspect()["NetworkSettings"]["Ports"]["8080/tcp"];
+    let direct = format!("127.0.0.1:{}", ports[0]["HostPort"].as_str().unwrap());
+    let until = Instant::now() + Duration::from_secs(15);
+    let long = "x".repeat(4096);
+    while Instant::now() < until {
+        let answer = say(&direct, &format!("GET / HTTP/1.0\r\nX-Long: {long}\r\n\r\n"));
+        assert!(answer.ends_with("hello"), "who comes past the proxy finds it up: {answer}");
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    let sentence = why(&ana)["sentence"].to_string();
+    assert!(sentence.contains("Awake: it was reached past the proxy"), "{sentence}");
+
+    let asleep = || {
+        stream.until("it sleeps", SOON, |it| it.is_status(&id, "inactive"));
+        let ended = || if engine::is_running(&container.name) { Err("it runs") } else { Ok(()) };
+        eventually("its container has ended", SOON, ended);
+    };
+    asleep();
+    assert!(visit(&door(&server), "app").ends_with("hello"), "a request wakes it");
+    stream.until_status(&id, "running", SOON);
+    assert!(engine::is_running(&container.name));
+
+    // It sleeps over our own end, however it ended itself.
+    asleep();
+    server.kill();
+    server.run();
+    ana.with_base(&server.base).await_status(&id, "inactive", SOON);
+    server.await_engine();
+    assert!(visit(&door(&server), "app").ends_with("hello"));
 }

@@ -20,8 +20,14 @@ struct World {
     asleep: bool,
 }
 
+const KINDS: [Kind; 2] = [Kind::Ours, Kind::Adopted];
 const HTTP: Readiness = Readiness::Http { port: 80, named: true };
 const NEVER_RAN: Real = Real::Down { exit: None, oom: false, stale: false };
+
+/// What is wanted of one at rest.
+fn at_rest(kind: Kind) -> Desired {
+    if kind == Kind::Ours { Desired::Running } else { Desired::AsFound }
+}
 
 fn ended(code: i64) -> Real {
     Real::Down { exit: Some(code), oom: false, stale: false }
@@ -171,11 +177,7 @@ impl World {
     }
 
     fn running(kind: Kind) -> World {
-        let mut world = World::new(
-            kind,
-            if kind == Kind::Ours { Desired::Running } else { Desired::AsFound },
-            Real::Absent,
-        );
+        let mut world = World::new(kind, at_rest(kind), Real::Absent);
         world.container = world.up();
         world.pass(Duration::from_millis(10));
         assert_eq!(world.life.status(), Status::Running);
@@ -823,16 +825,16 @@ fn the_last_command_wins_whatever_was_under_way() {
 
 #[test]
 fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
-    let mut slept = 0;
+    let mut slept = [0, 0];
     for seed in 1..=3000 {
         let mut dice = Dice(u64::MAX / seed);
         let kind = if seed % 2 == 0 { Kind::Ours } else { Kind::Adopted };
-        let desired = if kind == Kind::Ours { Desired::Running } else { Desired::AsFound };
+        let desired = at_rest(kind);
         let mut world = World::new(kind, desired, NEVER_RAN);
         for _ in 0..dice.roll(120) {
             let before = world.life.asleep;
             chaos(&mut world, &mut dice);
-            slept += usize::from(!before && world.life.asleep);
+            slept[usize::from(kind == Kind::Ours)] += usize::from(!before && world.life.asleep);
         }
         world.answers = true;
         world.crashes = false;
@@ -843,12 +845,13 @@ fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
         let (status, up) = (world.life.status(), world.container.is_up());
         let true_word = match status {
             Status::Running => up,
-            Status::Inactive => !up && world.life.asleep && world.life.saved == Desired::Running,
+            Status::Inactive => !up && world.life.asleep && world.life.saved == desired,
             _ => !up && matches!(status, Status::Stopped | Status::Error),
         };
         assert!(true_word, "seed {seed}: {status:?} while up is {up}: {:?}", world.life);
         assert_eq!(world.life.goal, Goal::Rest, "seed {seed}");
-        assert_eq!(world.life.asleep, world.asleep, "seed {seed}: {:?}", world.life);
+        let (known, stored) = ((world.life.asleep, world.life.saved_asleep), (world.asleep, world.asleep));
+        assert_eq!(known, stored, "seed {seed}: {:?}", world.life);
         if kind == Kind::Ours && !matches!(status, Status::Error | Status::Inactive) {
             assert_eq!(world.life.saved == Desired::Running, up, "seed {seed}: {:?}", world.life);
         }
@@ -856,22 +859,44 @@ fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
             assert_eq!(world.life.saved, Desired::AsFound, "seed {seed}");
         }
     }
-    assert!(slept > 30, "sleep was part of it: {slept}");
+    assert!(slept.iter().all(|slept| *slept > 30), "sleep was part of it: {slept:?}");
 }
 
 #[test]
 fn case_132_who_is_put_to_sleep_is_inactive_at_once_and_woken_by_a_request() {
-    let mut world = World::running(Kind::Ours);
-    world.input(Input::Sleep(Nap::Stop));
-    assert_eq!((world.life.status(), world.pending), (Status::Inactive, None), "durable first");
-    world.pass(Duration::from_secs(3600));
-    assert_eq!((world.life.status(), world.container.is_up(), world.starts), (Status::Inactive, false, 0));
-    assert!(world.asleep && world.life.desired() == Desired::Running);
-    world.input(Input::Wake);
-    world.input(Input::Wake);
-    world.pass(Duration::from_secs(10));
-    assert_eq!((world.life.status(), world.starts, world.asleep), (Status::Running, 1, false));
-    assert_eq!(world.told, [Status::Running, Status::Inactive, Status::Deploying, Status::Running]);
+    for kind in KINDS {
+        let mut world = World::running(kind);
+        let (starts, told) = (world.starts, world.told.len());
+        world.input(Input::Sleep(Nap::Stop));
+        assert_eq!((world.life.status(), world.pending), (Status::Inactive, None), "durable first");
+        world.pass(Duration::from_secs(3600));
+        let slept = (world.life.status(), world.container.is_up(), world.starts - starts);
+        assert_eq!(slept, (Status::Inactive, false, 0), "{kind:?}");
+        assert!(world.asleep && world.life.desired() == at_rest(kind));
+        world.input(Input::Wake);
+        world.input(Input::Wake);
+        world.pass(Duration::from_secs(10));
+        let woken = (world.life.status(), world.starts - starts, world.asleep);
+        assert_eq!(woken, (Status::Running, 1, false), "{kind:?}");
+        assert_eq!(world.life.saved, at_rest(kind));
+        assert_eq!(world.told[told..], [Status::Inactive, Status::Deploying, Status::Running]);
+    }
+}
+
+#[test]
+fn an_adopted_container_that_ended_in_its_own_way_when_it_was_put_to_sleep_sleeps_and_is_no_error() {
+    for exit in [0, 1, 137, 143] {
+        let mut world = World::running(Kind::Adopted);
+        world.input(Input::Sleep(Nap::Stop));
+        world.pass(Duration::from_secs(10));
+        world.outside(ended(exit), false);
+        world.life = Life::new(Kind::Adopted, Desired::AsFound, false, world.now).asleep(true);
+        world.input(Input::EngineBack);
+        world.pass(Duration::from_secs(60));
+        assert_eq!((world.life.status(), world.life.reason()), (Status::Inactive, None), "{exit}");
+        world.outside(Real::Absent, false);
+        assert_eq!(world.life.status(), Status::Error, "there is nothing to wake");
+    }
 }
 
 #[test]
@@ -896,8 +921,9 @@ fn case_146_a_start_or_a_request_right_after_the_decision_to_sleep_ends_with_it_
 
 #[test]
 fn who_is_frozen_is_thawed_by_a_request_and_one_that_raced_it_is_served() {
-    for operations in 0..5 {
-        let mut world = World::running(Kind::Ours);
+    for (operations, kind) in (0..5).flat_map(|operations| KINDS.map(|kind| (operations, kind))) {
+        let mut world = World::running(kind);
+        let starts = world.starts;
         world.input(Input::Sleep(Nap::Pause));
         for _ in 0..operations {
             world.save();
@@ -906,7 +932,7 @@ fn who_is_frozen_is_thawed_by_a_request_and_one_that_raced_it_is_served() {
         assert_eq!(world.life.status(), Status::Inactive);
         world.input(Input::Wake);
         world.pass(Duration::from_secs(10));
-        assert_eq!((world.life.status(), world.starts, world.asleep), (Status::Running, 0, false));
+        assert_eq!((world.life.status(), world.starts, world.asleep), (Status::Running, starts, false));
     }
     let mut world = World::running(Kind::Ours);
     world.input(Input::Sleep(Nap::Pause));
@@ -933,18 +959,21 @@ fn a_restart_of_what_is_frozen_is_one() {
 
 #[test]
 fn a_wake_that_cannot_be_saved_leaves_it_asleep_and_the_next_one_works() {
-    let mut world = World::running(Kind::Ours);
-    world.input(Input::Sleep(Nap::Stop));
-    world.pass(Duration::from_secs(60));
-    world.input(Input::Wake);
-    world.saves.clear();
-    world.input(Input::NotSaved);
-    world.pass(Duration::from_secs(60));
-    assert_eq!((world.life.status(), world.starts), (Status::Inactive, 0));
-    assert!(!world.told.contains(&Status::Stopped), "{:?}", world.told);
-    world.input(Input::Wake);
-    world.pass(Duration::from_secs(60));
-    assert_eq!((world.life.status(), world.starts), (Status::Running, 1));
+    for kind in KINDS {
+        let mut world = World::running(kind);
+        let (starts, told) = (world.starts, world.told.len());
+        world.input(Input::Sleep(Nap::Stop));
+        world.pass(Duration::from_secs(60));
+        world.input(Input::Wake);
+        world.saves.clear();
+        world.input(Input::NotSaved);
+        world.pass(Duration::from_secs(60));
+        assert_eq!((world.life.status(), world.starts - starts), (Status::Inactive, 0), "{kind:?}");
+        assert!(!world.told[told..].contains(&Status::Stopped), "{:?}", world.told);
+        world.input(Input::Wake);
+        world.pass(Duration::from_secs(60));
+        assert_eq!((world.life.status(), world.starts - starts), (Status::Running, 1), "{kind:?}");
+    }
 }
 
 #[test]
@@ -1013,9 +1042,6 @@ fn what_cannot_be_stopped_or_saved_does_not_sleep() {
     world.input(Input::NotSaved);
     world.pass(Duration::from_secs(60));
     assert_eq!((world.life.status(), world.container.is_up()), (Status::Running, true));
-    let mut adopted = World::running(Kind::Adopted);
-    adopted.input(Input::Sleep(Nap::Stop));
-    assert_eq!(adopted.life.status(), Status::Running, "nobody's own container");
 }
 
 #[test]
