@@ -1219,7 +1219,7 @@ def proxy_websockets(home):
 
 
 class Between(threading.Thread):
-    """Stands between muelle and the engine, and writes down when each start was asked for and answered."""
+    """Stands between muelle and the engine, and writes down when each start or unpause was asked for and answered."""
 
     def __init__(self, home):
         super().__init__(daemon=True)
@@ -1250,7 +1250,7 @@ class Between(threading.Thread):
         try:
             data = one.recv(1 << 18)
             now = time.monotonic_ns()
-            if re.match(rb"POST \S*/containers/[^/]+/start[ ?]", data):
+            if re.match(rb"POST \S*/containers/[^/]+/(?:start|unpause)[ ?]", data):
                 self.asked[other.fileno()] = now
             elif begun := self.asked.pop(fd, None):
                 self.starts.append((begun, now))
@@ -1279,17 +1279,24 @@ class Between(threading.Thread):
 
 
 def proxy_wake(home):
-    figures = {q: Figure(f"waking an app, muelle's own share, {word}", "ms", limit, peer="start call and boot",
-                         difference=True)
-               for q, word, limit in ((0.5, "p50", 30), (0.99, "p99", 100))}
-    idle = '[idle]\nafter = "1s"\ngrace = "0s"\n'
+    return wakes(home, "stop", "waking an app", "start call and boot", 30, 100)
+
+
+def proxy_unpause(home):
+    return wakes(home, "pause", "waking a paused app", "unpause call", 10, 10)
+
+
+def wakes(home, action, what, peer, median, worst):
+    figures = {q: Figure(f"{what}, muelle's own share, {word}", "ms", limit, peer=peer, difference=True)
+               for q, word, limit in ((0.5, "p50", median), (0.99, "p99", worst))}
+    idle = f'[idle]\nafter = "1s"\ngrace = "0s"\naction = "{action}"\n'
     count, times = home.seconds(17, 5), home.seconds(3, 2)
     for _ in range(home.args.rounds):
         own, others = [], []
         with Between(home) as between, Proxied(home, count, idle, between.path) as proxied, Viewers(proxied.muelle, 1):
             for _ in range(times):
                 proxied.until("inactive")
-                wait_for("the containers have ended", 60, lambda: not home.engine.listed(
+                wait_for("the containers do not run", 60, lambda: not home.engine.listed(
                     "containers/json", ancestor=[APP_IMAGE], status=["running"]))
                 with contextlib.ExitStack() as held:
                     for app in proxied.apps:
@@ -1404,6 +1411,7 @@ ROWS = [
     ("proxy-events", 20, 0, proxy_events),
     ("proxy-websockets", 20, 0, proxy_websockets),
     ("proxy-wake", 20, 0, proxy_wake),
+    ("proxy-unpause", 20, 0, proxy_unpause),
     ("proxy-count", 20, 0, proxy_count),
     ("proxy-bodies", 20, 0, proxy_bodies),
     ("watched", 100, 0, watched),

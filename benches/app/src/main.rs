@@ -42,7 +42,11 @@ fn serve(port: u16) -> std::io::Result<()> {
     poll.registry().register(&mut listener, ACCEPT, Interest::READABLE)?;
     let (mut events, mut clients, mut next) = (Events::with_capacity(1024), HashMap::new(), 1);
     loop {
-        poll.poll(&mut events, None)?;
+        match poll.poll(&mut events, None) {
+            // It was frozen and thawed.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            polled => polled?,
+        }
         for event in &events {
             if event.token() == ACCEPT {
                 while let Ok((mut client, _)) = listener.accept() {
