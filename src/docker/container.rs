@@ -17,6 +17,8 @@ pub const LABEL_PROJECT: &str = "muelle.project";
 pub const LABEL_SPEC: &str = "muelle.spec";
 /// The label with the number of the deployment that made an image, and that a container runs.
 pub const LABEL_DEPLOYMENT: &str = "muelle.deployment";
+/// The label with the port that the app was told to listen on, where there is one.
+pub const LABEL_PORT: &str = "muelle.port";
 /// The label that docker compose puts on its containers.
 pub const LABEL_COMPOSE_PROJECT: &str = "com.docker.compose.project";
 
@@ -168,6 +170,12 @@ impl Labels {
     #[must_use]
     pub fn deployment(&self) -> Option<u32> {
         self.get(LABEL_DEPLOYMENT)?.parse().ok()
+    }
+
+    /// The port in [`LABEL_PORT`], where it is one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.get(LABEL_PORT)?.parse().ok()
     }
 
     /// Whether some muelle, this one or another, made the container. Other labels that begin alike are anybody's.

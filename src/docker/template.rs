@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::container::{LABEL_DEPLOYMENT, LABEL_INSTANCE, LABEL_PROJECT, LABEL_SPEC};
+use super::container::{LABEL_DEPLOYMENT, LABEL_INSTANCE, LABEL_PORT, LABEL_PROJECT, LABEL_SPEC};
 use crate::domain::{ContainerName, EnvName, ImageRef, ProjectId};
 
 /// What a container of ours is created from.
@@ -29,7 +29,7 @@ pub struct Spec {
     /// The port inside that is published at a port of 127.0.0.1 chosen by the engine; for engines whose networks cannot be
     /// reached.
     pub publish: Option<u16>,
-    /// The port that the app is told by `PORT`, unless the environment says another.
+    /// The port that the app is told by `PORT`, unless the environment says another. The container carries it as [`LABEL_PORT`].
     pub port: Option<u16>,
     /// The environment.
     pub env: BTreeMap<EnvName, String>,
@@ -78,6 +78,7 @@ impl Spec {
             (LABEL_PROJECT, self.project.to_string()),
         ]);
         labels.extend(self.deployment.map(|number| (LABEL_DEPLOYMENT, number.to_string())));
+        labels.extend(self.port.map(|port| (LABEL_PORT, port.to_string())));
         labels.extend(fingerprint.map(|hash| (LABEL_SPEC, hash)));
         let memory_bytes = u64::from(self.memory_mb) << 20;
         let published = self.publish.map(|port| format!("{port}/tcp"));

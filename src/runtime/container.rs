@@ -57,11 +57,14 @@ fn speaks_http(project: &Project) -> bool {
     !project.is_adopted() || matches!(project.settings.idle_after, Some(IdleAfter::After(_)))
 }
 
-/// The port inside the container: the owner's word, else the only one there is.
+/// The port inside the container: the owner's word when it was created, today's word, or else the only one there is.
 fn port(project: &Project, seen: &Inspected) -> Option<u16> {
     let only = |ports: &[u16]| if let [port] = ports { Some(*port) } else { None };
     let published: Vec<u16> = seen.published.keys().copied().collect();
-    project.port().map(|(port, _)| port).or_else(|| only(&published)).or_else(|| only(&seen.exposed_ports))
+    // What was changed since is for the next one.
+    let created = seen.labels.port().filter(|_| !project.is_adopted());
+    let said = project.port().map(|(port, _)| created.unwrap_or(port));
+    said.or_else(|| only(&published)).or_else(|| only(&seen.exposed_ports))
 }
 
 /// Where this process reaches the app: its own address, else a published port.

@@ -331,3 +331,30 @@ fn caddy_may_ask_for_what_leads_somewhere_and_strangers_may_not_ask() {
     ana.patch(&format!("/api/projects/{id}"), &json!({"domains": []})).ok(200);
     ask("blog.example.net", &[]).error(404);
 }
+
+#[test]
+fn a_changed_port_is_for_the_next_container_and_the_one_that_runs_is_reached_at_its_own() {
+    let listens =
+        "busybox mkdir -p /www; echo $PORT > /www/index.html; exec busybox httpd -f -p $PORT -h /www";
+    let image =
+        TestImage::new(&[&format!("CMD {}", json!(["/bin/busybox", "sh", "-c", listens])), "EXPOSE 8080"]);
+    let mut server = Server::with(PROXY);
+    let ana = server.admin();
+    let made = ana.post("/api/projects", &json!({"name": "App", "image": image.0, "port": 7000})).ok(201);
+    let id = made["project"]["id"].as_str().unwrap().to_owned();
+    ana.await_status(&id, "running", SOON);
+    assert!(get(&door(&server), HOST).ends_with("7000\n"));
+    let changed = ana.patch(&format!("/api/projects/{id}"), &json!({"port": 7001})).ok(200);
+    assert_eq!(changed["project"]["restartRequired"], true);
+    assert!(get(&door(&server), HOST).ends_with("7000\n"), "it runs on");
+    server.kill();
+    server.run();
+    let ana = ana.with_base(&server.base);
+    ana.await_status(&id, "running", SOON);
+    assert!(get(&door(&server), HOST).ends_with("7000\n"), "also where muelle is new");
+    ana.post(&format!("/api/containers/{id}/restart"), &json!({})).ok(200);
+    eventually("the next one listens at the new port", SOON, || {
+        let answer = get(&door(&server), HOST);
+        if answer.ends_with("7001\n") { Ok(()) } else { Err(answer) }
+    });
+}
