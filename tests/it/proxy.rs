@@ -1,11 +1,12 @@
 //! Apps at addresses of their own, through the spawned server to real containers.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::harness::apps::{door, get, say};
 use crate::harness::engine::{self, WEB};
 use crate::harness::image::TestImage;
 use crate::harness::{Answer, Client, Server, eventually};
@@ -13,27 +14,6 @@ use crate::harness::{Answer, Client, Server, eventually};
 const SOON: Duration = Duration::from_secs(20);
 const PROXY: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\n";
 const HOST: &str = "app.admin-ana.localhost";
-
-/// Where the apps of a server are reached.
-pub fn door(server: &Server) -> String {
-    let log = server.log();
-    let line = log.lines().find_map(|line| line.split("apps are reached at http://").nth(1));
-    line.expect("a line that says where").to_owned()
-}
-
-/// Says something there and gives the answer until the connection closes.
-pub fn say(door: &str, request: &str) -> String {
-    let mut socket = TcpStream::connect(door).unwrap();
-    socket.set_read_timeout(Some(SOON)).unwrap();
-    socket.write_all(request.as_bytes()).unwrap();
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
-pub fn get(door: &str, host: &str) -> String {
-    say(door, &format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
-}
 
 #[test]
 fn case_120_121_an_app_answers_at_its_own_host_however_that_is_written() {

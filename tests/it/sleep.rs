@@ -4,23 +4,15 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::harness::apps::{aside, config, door, meet_idle_stops, outlast_a_stall, say, visit};
 use crate::harness::engine::{self, Container, SERVE, WEB};
 use crate::harness::image::TestImage;
 use crate::harness::{Client, Event, Server, Stream, eventually};
-use crate::proxy::{door, get, say};
 
 const SOON: Duration = Duration::from_secs(30);
 const HOST: &str = "app.admin-ana.localhost";
-
-/// Sleep within seconds of no requests. The supervisor looks every 5 s.
-fn config(more: &str) -> String {
-    format!(
-        "[proxy]\nlisten = \"127.0.0.1:0\"\n[metrics]\ninterval = \"1s\"\n[idle]\nafter = \"2s\"\ngrace = \"0s\"\n{more}"
-    )
-}
 
 /// A server with one running app, and a stream that has told so.
 struct Stage {
@@ -94,11 +86,6 @@ fn is_shutdown(event: &Event, id: &str) -> bool {
     event.name == "auto_shutdown" && event.data["projectId"] == id
 }
 
-/// A request of somebody who uses it.
-fn visit(door: &str, name: &str) -> String {
-    get(door, &format!("{name}.admin-ana.localhost"))
-}
-
 /// Asks like a browser that opens a page.
 fn browse(door: &str) -> String {
     let head = "Accept: text/html,*/*;q=0.8\r\nSec-Fetch-Mode: navigate\r\nConnection: close";
@@ -108,12 +95,6 @@ fn browse(door: &str) -> String {
 /// What muelle itself says at an app's host.
 fn own(door: &str, name: &str) -> String {
     say(door, &format!("GET /.muelle/{name} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"))
-}
-
-/// Runs on a thread of a test, which joins it.
-fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
-    #[expect(clippy::disallowed_methods, reason = "a test's own thread, joined by it")]
-    std::thread::spawn(work)
 }
 
 /// An image that runs these shell words. Applets have to be called through busybox.
@@ -333,30 +314,7 @@ fn robots_keep_nobody_awake_and_are_answered_while_it_runs() {
 
 #[test]
 fn case_145_a_request_at_the_moment_of_an_idle_stop_is_always_served() {
-    const PROJECTS: usize = 10;
-    const REQUESTS: usize = 50;
-    let server = Server::with(&config(""));
-    let ana = server.admin();
-    let stream = server.stream(&ana);
-    let names: Vec<String> = (0..PROJECTS).map(|number| format!("app{number}")).collect();
-    let ids: Vec<String> = names.iter().map(|name| ana.project(name, WEB)).collect();
-    let at = door(&server);
-    let mut asking = Vec::new();
-    while asking.len() < REQUESTS {
-        let (event, _) = stream.until("one is put to sleep", SOON, |it| it.name == "auto_shutdown");
-        let which = ids.iter().position(|id| event.data["projectId"] == *id).unwrap();
-        let (at, name) = (at.clone(), names[which].clone());
-        // Before the engine is asked, while the container ends, and after that.
-        let pause = Duration::from_millis((asking.len() as u64 * 37) % 300);
-        asking.push(aside(move || {
-            std::thread::park_timeout(pause);
-            visit(&at, &name)
-        }));
-    }
-    for asked in asking {
-        let answer = asked.join().unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"), "{answer}");
-    }
+    meet_idle_stops(50);
 }
 
 #[test]
@@ -526,21 +484,7 @@ fn what_never_answered_http_sleeps_only_if_its_owner_says_so() {
 
 #[test]
 fn case_149_while_muelle_itself_does_not_run_nobody_becomes_idle() {
-    let stage = Stage::new();
-    assert!(visit(&stage.door, "app").ends_with("hello"));
-    stage.server.signal(Signal::STOP);
-    let at = stage.door.clone();
-    let asking = aside(move || {
-        // The kernel takes the connection. The idle time and the supervisor's next look are over before we go on.
-        std::thread::park_timeout(Duration::from_secs(10));
-        visit(&at, "app")
-    });
-    std::thread::park_timeout(Duration::from_secs(12));
-    stage.server.signal(Signal::CONT);
-    let answer = asking.join().unwrap();
-    assert!(answer.ends_with("hello"), "{answer}");
-    assert_eq!(stage.starts(), 1, "it was not put to sleep with a request at the door");
-    stage.asleep();
+    outlast_a_stall(Duration::from_secs(12));
 }
 
 #[test]
@@ -593,4 +537,48 @@ fn an_adopted_container_sleeps_if_its_owner_says_so_and_nobody_reaches_it_past_t
     ana.with_base(&server.base).await_status(&id, "inactive", SOON);
     server.await_engine();
     assert!(visit(&door(&server), "app").ends_with("hello"));
+}
+
+/// muelle under a clock of its own: the date can be set, lengths of time go on as they are.
+#[test]
+fn own_clock_case_148_a_day_forward_or_back_puts_nothing_to_sleep_and_then_it_sleeps_as_ever() {
+    let named = std::env::var("MUELLE_TEST_FAKETIME").ok().filter(|path| !path.is_empty());
+    let library = named.unwrap_or_else(|| "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1".to_owned());
+    assert!(std::path::Path::new(&library).exists(), "{library} is needed: apt-get install libfaketime");
+    engine::ensure_web_image();
+    let mut server = Server::prepare(
+        &config("[auth]\nregistration = \"open\"\n").replace("after = \"2s\"", "after = \"15s\""),
+    );
+    let offset = server.data().with_file_name("offset");
+    let set = |days: &str| std::fs::write(&offset, days).unwrap();
+    set("+0");
+    server.env = vec![
+        ("LD_PRELOAD", library),
+        ("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap().to_owned()),
+        ("FAKETIME_NO_CACHE", "1".to_owned()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+    ];
+    server.run();
+    let ana = server.admin();
+    let id = ana.project("App", WEB);
+    ana.await_status(&id, "running", SOON);
+    let door = door(&server);
+    for (step, days) in [("+1d", 1.0), ("-1d", -1.0)] {
+        assert!(visit(&door, "app").ends_with("hello"));
+        set(step);
+        server.client().register(&format!("at{days}"));
+        let (log, now) = (server.log(), std::time::SystemTime::now());
+        let stamp = log.lines().last().unwrap().split(' ').next().unwrap();
+        let told = humantime::parse_rfc3339(stamp).unwrap();
+        let ahead =
+            told.duration_since(now).map_or_else(|it| -it.duration().as_secs_f64(), |it| it.as_secs_f64());
+        assert!((ahead / 86_400.0 - days).abs() < 0.01, "the clock was set: {stamp}");
+        // The supervisor looks twice in this time.
+        std::thread::park_timeout(Duration::from_secs(11));
+        assert!(!server.log().contains("is inactive"), "{}", server.log());
+    }
+    eventually("it sleeps", SOON, || {
+        if server.log().contains("is inactive") { Ok(()) } else { Err("it is awake") }
+    });
+    assert!(visit(&door, "app").ends_with("hello"));
 }

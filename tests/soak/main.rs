@@ -1,4 +1,4 @@
-//! What takes long, run by `script/soak`: a thousand kills, mixed chaos, an hour of load. Each test tells what it saw in lines that begin
+//! What takes long, run by `script/soak`: a thousand kills, mixed chaos, an hour of load, two hundred idle stops. Each test tells what it saw in lines that begin
 //! with `soak:`, and fails when an invariant broke. `SOAK_MINUTES` bounds each of them.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails its test")]
@@ -9,6 +9,7 @@ mod harness;
 
 mod chaos;
 mod load;
+mod sleep;
 
 use std::time::{Duration, Instant};
 

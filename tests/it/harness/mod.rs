@@ -1,5 +1,6 @@
 //! What the tests stand on: a server of their own, containers of their own, clients, and waiting for conditions.
 
+pub mod apps;
 pub mod byte_engine;
 pub mod checkout;
 pub mod client;
