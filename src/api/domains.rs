@@ -40,7 +40,7 @@ fn check(api: &Api, domain: &Domain, own: Option<ProjectId>) -> Result<(), Failu
         let sentence = format!("domains: below {} muelle gives the names itself", addresses.domain);
         return Err(Failure::invalid(sentence));
     }
-    if api.panel_host.as_deref() == Some(name) || api.origins.is_ours(name) {
+    if api.panel_host.as_deref() == Some(name) || api.origins.is_ours(name) || api.origins.may_call(name) {
         return Err(Failure::invalid(format!("domains: {name} is a name of this server")));
     }
     match (api.find)(name).filter(|found| Some(*found) != own) {

@@ -39,6 +39,13 @@ impl Origins {
         literal || host == "localhost" || self.hosts.contains(&host)
     }
 
+    /// Whether pages of this host may call. Nobody's app is to be at it.
+    #[must_use]
+    pub fn may_call(&self, host: &str) -> bool {
+        let hosts = self.origins.iter().filter_map(|origin| origin.split_once("://"));
+        hosts.map(|(_, authority)| without_port(authority)).any(|allowed| allowed == host)
+    }
+
     /// The origin of the calling page, if it may call: one of the list, or this server's own.
     fn allowed<'h>(&self, head: &'h Head) -> Option<&'h str> {
         let origin = head.get("origin")?;

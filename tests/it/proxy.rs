@@ -159,7 +159,7 @@ fn case_105_requests_are_counted_as_the_app_answered_them_and_survive_kill_9() {
     eventually("an end by SIGTERM loses none", SOON, || if stored() == 22 { Ok(()) } else { Err(stored()) });
 }
 
-const OWN_DOMAIN: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\ndomain = \"apps.example.com\"\npanel_host = \"panel.example.org\"\n[api]\nhosts = [\"box.example.org\"]\n[auth]\nregistration = \"open\"\n";
+const OWN_DOMAIN: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\ndomain = \"apps.example.com\"\npanel_host = \"panel.example.org\"\n[api]\nhosts = [\"box.example.org\"]\ncors_origins = [\"https://dash.example.org:8443\"]\n[auth]\nregistration = \"open\"\n";
 
 fn domains(answer: Answer) -> Value {
     answer.ok(200)["project"]["domains"].clone()
@@ -235,6 +235,7 @@ fn a_domain_is_nobody_elses_none_of_ours_and_a_host_name() {
         json!(["anything.apps.example.com"]),
         json!(["panel.example.org"]),
         json!(["box.example.org"]),
+        json!(["dash.example.org"]),
         json!(["app.localhost"]),
         json!(["*.example.org"]),
         json!(["192.0.2.1"]),
