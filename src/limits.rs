@@ -107,7 +107,8 @@ pub const PROXY_TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 pub const PROXY_HALF_OPEN_MAX: Duration = Duration::from_secs(30);
 /// How long an app may be silent until its client is looked at, too.
 pub const PROXY_QUIET: Duration = Duration::from_secs(1);
-/// How long it may go on to be silent to a client that has closed its side: most have gone then, and some only have said all they want to.
+/// How long it may go on to be silent to a client that has closed its side, and how long such a client is held for an app that starts: most
+/// have gone then, and some only have said all they want to.
 pub const PROXY_LEFT_MAX: Duration = Duration::from_secs(10);
 /// Age of a connection to an app, idle, that may carry a request without a body.
 pub const PROXY_IDLE_MAX: Duration = Duration::from_secs(30);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 use super::head::{Head, Method, Parsed, Version, parse};
@@ -82,6 +83,13 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Whether the peer sends nothing more, also behind bytes that nobody has read yet; never blocks.
+    pub(super) fn peer_ended(&self) -> bool {
+        let mut end = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        // A poll that fails says nothing.
+        poll(&mut end, Some(&Timespec::default())).is_ok_and(|count| count > 0)
     }
 
     /// Whether the peer has closed its side or vanished, as far as the kernel knows; never blocks. Bytes it sent and nobody

@@ -62,10 +62,10 @@ impl<'c> Request<'c> {
         self.peer
     }
 
-    /// Whether the client has hung up, as far as the kernel knows; never blocks. Bytes that it sent and nobody read hide that.
+    /// Whether the client sends nothing more: it has hung up, or has said all that it wants to; never blocks.
     #[must_use]
-    pub fn is_abandoned(&self) -> bool {
-        self.source.link().peer_closed()
+    pub fn has_ended(&self) -> bool {
+        self.source.link().peer_ended()
     }
 
     /// The connection, to wait for its end; nothing is to be read from it or written to it.

@@ -130,6 +130,12 @@ impl Handler for App {
                 self.release.1.recv_timeout(PATIENCE).unwrap();
                 Response::bytes(200, "held".to_owned())
             }
+            "/ended" => {
+                let first = request.has_ended();
+                self.ended.0.send(Ok(())).unwrap();
+                wait_until("the peer ends", || request.has_ended());
+                Response::bytes(200, format!("first {first}"))
+            }
             "/unread" => Response::bytes(401, "who are you?".to_owned()),
             "/panic" => panic!("a handler that panics"),
             "/big" => Response::bytes(200, vec![b'x'; 4 * 1024 * 1024]),
@@ -824,4 +830,14 @@ fn an_address_that_is_taken_is_named() {
     let error = Bound::bind(&Settings { listen: vec![taken], ..settings() }).unwrap_err();
     assert_eq!(error.address, taken);
     assert!(error.to_string().contains(&taken.to_string()), "{error}");
+}
+
+#[test]
+fn a_client_that_sends_nothing_more_is_seen_also_behind_a_body_that_nobody_has_read() {
+    let served = serve(&settings());
+    let mut client = Client::of(served.address);
+    client.send(post("/ended", "Content-Length: 4", "body"));
+    served.app.ended.1.recv_timeout(PATIENCE).unwrap().unwrap();
+    client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.answer().body, b"first false");
 }

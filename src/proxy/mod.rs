@@ -95,7 +95,8 @@ impl Proxy {
     fn wait(&self, request: &Request<'_>, view: &View, is_person: bool) -> Result<Pass, Response> {
         let (id, began) = (view.project.id, Instant::now());
         let navigates = is_navigation(request.head());
-        let patience = if navigates { limits::PROXY_PAGE_AFTER } else { self.settings.wake_max };
+        let mut patience = if navigates { limits::PROXY_PAGE_AFTER } else { self.settings.wake_max };
+        let mut ended = None;
         let _waits = Waits::begin(&self.waiting);
         let free = self.waiting.load(Ordering::Relaxed) <= self.settings.waiting_max;
         let place = if free { view.gate.place() } else { None };
@@ -116,9 +117,12 @@ impl Proxy {
                     self.settings.runtime.wake(id, began);
                 }
             }
+            if request.has_ended() {
+                ended.get_or_insert_with(|| began.elapsed());
+            }
+            patience = ended.map_or(patience, |at| patience.min(at + limits::PROXY_LEFT_MAX));
             let left = patience.saturating_sub(began.elapsed());
-            let held = place.as_ref().filter(|_| !left.is_zero() && !request.is_abandoned());
-            let Some(place) = held else { return Err(refused()) };
+            let Some(place) = place.as_ref().filter(|_| !left.is_zero()) else { return Err(refused()) };
             place.wait(left.min(limits::PROXY_WAIT_TICK));
         }
     }

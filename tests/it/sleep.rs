@@ -233,6 +233,20 @@ fn case_133_of_five_hundred_at_once_128_are_held_for_one_start_and_nobody_else_w
 const ONCE: &str = "[ -f /ran ] && exec busybox sleep 1000; busybox touch /ran; ";
 
 #[test]
+fn a_client_that_has_said_all_it_wants_to_and_closed_its_side_is_served_by_an_app_that_slept() {
+    let stage = Stage::new();
+    stage.asleep();
+    let mut socket = TcpStream::connect(&stage.door).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).unwrap();
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"), "{answer}");
+}
+
+#[test]
 fn case_134_an_app_that_does_not_listen_any_more_is_an_error_told_once_and_a_browser_sees_the_wait_and_the_end()
  {
     let image = image(&format!("echo its last words; {ONCE}{SERVE}"));
