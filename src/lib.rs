@@ -44,7 +44,7 @@
 //! | `op-N` | ≤ 16, on demand | one timed engine call, or one probe |
 //! | `docker-watch`, `docker-poll` | 1 + 1 | the engine's events; the list and the numbers |
 //! | `stats-N` | ≤ 64, where cgroup files cannot be read | one stats call |
-//! | `accept-api` | 1 per listening address | accept |
+//! | `accept-api`, `accept-apps` | 1 per listening address | accept |
 //! | `conn-N` | bounded by `limits.connections` | its socket; a stream client: its queue |
 //! | `log-read` | one per client of a log stream | the engine, or room in that client's queue |
 //! | `api-N` | ≤ 4 | a job that asks the store or the engine |

@@ -208,6 +208,8 @@ fn passed(page: &mut Page, ids: &[String], views: &[&View]) {
             sum += count;
             times.put_as("_bucket", &[("project", id), ("le", most)], sum);
         }
+        let micros = Duration::from_micros(traffic.get(Sum::ANSWER_MICROS));
+        times.put_as("_sum", &[("project", id)], micros.as_secs_f64());
         times.put_as("_count", &[("project", id)], sum);
     }
 }

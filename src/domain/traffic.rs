@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 /// How many sums there are.
-pub const SUMS: usize = 23;
+pub const SUMS: usize = 24;
 
 /// One of the sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ impl Sum {
     pub const SAVED_MEMORY: Sum = Sum(21);
     /// The CPU time that it would have used, in milliseconds.
     pub const SAVED_CPU: Sum = Sum(22);
+    /// How long its answers took to begin, in microseconds.
+    pub const ANSWER_MICROS: Sum = Sum(23);
 
     /// Answers with this status: by its first digit, 1xx (tunnels) to 5xx.
     #[must_use]
@@ -74,11 +76,12 @@ impl Traffic {
         std::array::from_fn(|bucket| self.sums[8 + bucket])
     }
 
-    /// Both together.
+    /// Both together, what came before and what came then.
     #[must_use]
     pub fn and(self, other: Traffic) -> Traffic {
         let sums = std::array::from_fn(|at| self.sums[at].saturating_add(other.sums[at]));
-        Traffic { sums, last: self.last.max(other.last) }
+        // The later one, not the higher: the clock may have been set back in between.
+        Traffic { sums, last: other.last.or(self.last) }
     }
 
     /// What was added since an earlier look.
@@ -110,12 +113,22 @@ mod tests {
         assert_eq!((added.get(Sum::WAKES), added.get(Sum::REQUESTS)), (40, 0));
         assert_eq!(before.and(added), now);
         assert!(now.since(now).is_none() && !added.is_none());
+        let later = Traffic { last: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(9)), ..now };
+        assert_eq!(later.and(now).last, now.last, "the clock was set back");
+        assert_eq!(later.and(Traffic::default()).last, later.last);
     }
 
     #[test]
     fn every_sum_has_a_place_of_its_own() {
-        let named =
-            [Sum::REQUESTS, Sum::BYTES_IN, Sum::BYTES_OUT, Sum::WAKES, Sum::SAVED_MEMORY, Sum::SAVED_CPU];
+        let named = [
+            Sum::REQUESTS,
+            Sum::BYTES_IN,
+            Sum::BYTES_OUT,
+            Sum::WAKES,
+            Sum::SAVED_MEMORY,
+            Sum::SAVED_CPU,
+            Sum::ANSWER_MICROS,
+        ];
         let classes = [101, 204, 302, 499, 599].map(|status| Sum::of_status(status).unwrap());
         let times = [0, 5, 6, 25, 26, 100, 101, 250, 500, 1000, 1001, 5000, 9999, 10_001];
         let times = times.map(|ms| Sum::of_latency(Duration::from_millis(ms)));

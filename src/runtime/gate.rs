@@ -50,11 +50,12 @@ impl Meter {
     pub fn count(&self, status: u16, took: Duration, now: SystemTime) {
         self.add(Sum::REQUESTS, 1);
         self.add(Sum::of_latency(took), 1);
+        self.add(Sum::ANSWER_MICROS, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
         if let Some(class) = Sum::of_status(status) {
             self.add(class, 1);
         }
         let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.last.fetch_max(seconds, Ordering::Relaxed);
+        self.last.store(seconds, Ordering::Relaxed);
     }
 
     /// What it shows.

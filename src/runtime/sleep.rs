@@ -9,7 +9,7 @@ use crate::domain::idle::{Bypass, Rule, Verdict};
 use crate::domain::lifecycle::{Input, Op};
 use crate::domain::wake::WakeTimes;
 use crate::domain::{Addressed, Event, Held, IdleAfter, ProjectId, Status, Sum, Wake};
-use crate::{host, limits};
+use crate::limits;
 
 /// A wake that goes on, or whose first answer is awaited.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Supervisor {
             if facts.judge() != Verdict::Idle || !entry.gate.close_if_idle(idle, now) {
                 continue;
             }
-            entry.held = entry.holds(host::online_cpus());
+            entry.held = entry.holds(self.online_cpus);
             let (owner, name) = (entry.current.project.owner, entry.current.project.name.clone());
             self.end_wake(id, None);
             let told = self.events.len();

@@ -22,9 +22,9 @@ use crate::domain::{
     Addressed, Cause, ContainerName, Deployment, Event, Metrics, Project, ProjectId, Status, Sum, Traffic,
     UserId, Wake, metrics,
 };
-use crate::limits;
 use crate::store::{self, Store};
 use crate::threads::{Thread, spawn_vital};
+use crate::{host, limits};
 
 /// Turns one owner's events into a frame of bytes; the first event has the given id, each next one the next.
 pub type Encode = Box<dyn Fn(&[&Event], u64) -> Vec<u8> + Send>;
@@ -74,6 +74,8 @@ pub struct Supervisor {
     /// Clean-ups under way.
     pub(super) cleaners: usize,
     pub(super) sleep: Rule,
+    /// CPUs of a container without a limit of its own.
+    pub(super) online_cpus: u32,
     /// When what sleeping saved was counted last.
     pub(super) counted_at: Instant,
     /// When what passed to apps is to be counted.
@@ -146,6 +148,7 @@ impl Supervisor {
             building: None,
             builds: settings.builds,
             sleep: settings.sleep,
+            online_cpus: host::online_cpus(),
             counted_at: Instant::now(),
             last_built: None,
             cleaners: 0,

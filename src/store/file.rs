@@ -18,6 +18,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_traffic.sql"),
     include_str!("migrations/0004_domains.sql"),
     include_str!("migrations/0005_wakes.sql"),
+    include_str!("migrations/0006_answer_time.sql"),
 ];
 
 /// Why the data cannot be used. Each is a sentence for the person who started us; nothing was changed.

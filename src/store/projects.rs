@@ -309,6 +309,7 @@ const SUM_COLUMNS: [&str; SUMS] = [
     "wakes",
     "saved_memory",
     "saved_cpu",
+    "answer_us",
 ];
 
 fn whole(n: u64) -> i64 {
@@ -322,7 +323,8 @@ fn add_traffic(db: &Connection, added: &[(ProjectId, Traffic)]) -> Result<(), Er
     let mut add = db.prepare(&format!(
         "INSERT INTO counters (project_id, last_request, {columns})
          SELECT id, ?2, {} FROM projects WHERE id = ?1
-         ON CONFLICT (project_id) DO UPDATE SET last_request = max(last_request, excluded.last_request), {}",
+         ON CONFLICT (project_id) DO UPDATE
+         SET last_request = iif(excluded.last_request > 0, excluded.last_request, last_request), {}",
         places.join(", "),
         sums.join(", ")
     ))?;

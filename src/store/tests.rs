@@ -372,9 +372,9 @@ fn case_105_counters_add_up_and_those_of_lost_projects_are_dropped() {
     let store = dir.store();
     let project = store.create_project(new_project(ana(&store).id, "One"), now(), |_| {}).unwrap();
     let later = now() + Duration::from_secs(5);
-    for (requests, last) in [(3, later), (4, now())] {
+    for (requests, last) in [(3, Some(now())), (4, Some(later)), (0, None)] {
         let (done, result) = answer();
-        let mut added = Traffic { last: Some(last), ..Traffic::default() };
+        let mut added = Traffic { last, ..Traffic::default() };
         added.sums.iter_mut().enumerate().for_each(|(at, sum)| *sum = requests * (at as u64 + 1));
         store.try_add_traffic(vec![(project.id, added), (ProjectId(1), added)], done).unwrap();
         assert_eq!(result.recv_timeout(PATIENCE).unwrap(), Ok(()));
