@@ -682,11 +682,14 @@ impl Life {
                 self.not_before = Some(now + LOOK_AGAIN);
             }
             (Op::Stop | Op::Pause, _) => {
+                let told_by_itself = self.asleep;
                 self.is_awake(effects);
                 self.note = Some(format!("Docker could not stop it: {message}"));
                 self.ready = self.real.is_up();
                 self.rest(effects);
-                effects.push(Effect::Announce);
+                if !told_by_itself {
+                    effects.push(Effect::Announce);
+                }
             }
             _ => {
                 self.failed = Some(message);

@@ -1037,6 +1037,7 @@ fn what_cannot_be_stopped_or_saved_does_not_sleep() {
     world.input(Input::Ended(Op::Stop, Outcome::Refused("no".into())));
     world.settle();
     assert_eq!((world.life.status(), world.asleep), (Status::Running, false));
+    assert_eq!(world.told, [Status::Running, Status::Inactive, Status::Running]);
     world.input(Input::Sleep(Nap::Stop));
     world.saves.clear();
     world.input(Input::NotSaved);
