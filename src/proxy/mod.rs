@@ -106,7 +106,7 @@ impl Proxy {
             if let Some(pass) = view.gate.enter() {
                 return Ok(pass);
             }
-            let refused = || if navigates { waiting::page(now) } else { closed(now) };
+            let refused = || if navigates { waiting::page(now, snapshot.engine.up) } else { closed(now) };
             match now.status {
                 Status::Stopped | Status::Error => return Err(refused()),
                 _ if !is_person => return Err(closed(now)),
@@ -163,7 +163,8 @@ impl Handler for Proxy {
         }
         match self.settings.routes.find(&host) {
             Some(view) if request.head().path().starts_with(waiting::RESERVED) => {
-                waiting::reserved(request.head().path(), &view)
+                let engine = self.settings.runtime.snapshot().engine.up;
+                waiting::reserved(request.head().path(), &view, engine)
             }
             Some(view) => self.answer(request, &view),
             None => page(404, "There is nothing here"),

@@ -19,9 +19,9 @@ pub const RESERVED: &str = "/.muelle/";
 
 /// What is asked for below [`RESERVED`]. It neither counts as use of the app nor wakes it.
 #[must_use]
-pub fn reserved(path: &str, view: &View) -> Response {
+pub fn reserved(path: &str, view: &View, engine: bool) -> Response {
     match path.strip_prefix(RESERVED) {
-        Some("state") => state(view),
+        Some("state") => state(view, engine),
         Some("waiting.js") => plain(200, include_str!("pages/waiting.js").to_owned())
             .header("Content-Type", "text/javascript; charset=utf-8")
             .header("Cache-Control", "no-cache"),
@@ -30,12 +30,12 @@ pub fn reserved(path: &str, view: &View) -> Response {
 }
 
 /// How far it is, for the script.
-fn state(view: &View) -> Response {
+fn state(view: &View, engine: bool) -> Response {
     // The old version may serve while a new one is made.
     let open = view.gate.passing(Instant::now()).is_some();
     let said = json!({
         "status": if open { Status::Running } else { view.status }.word(),
-        "sentence": sentence(view),
+        "sentence": sentence(view, engine),
         "expectedMs": expected_ms(view),
         "output": output(view),
     });
@@ -44,9 +44,9 @@ fn state(view: &View) -> Response {
         .header("Cache-Control", "no-store")
 }
 
-/// The page for somebody who opened the app in a browser.
+/// The page for somebody who opened the app in a browser; says so where the engine does not answer.
 #[must_use]
-pub fn page(view: &View) -> Response {
+pub fn page(view: &View, engine: bool) -> Response {
     let over = matches!(view.status, Status::Stopped | Status::Error);
     let (mut head, mut more) = (String::new(), String::new());
     let again = limits::PROXY_PAGE_AGAIN_S;
@@ -65,7 +65,7 @@ pub fn page(view: &View) -> Response {
     let output = output(view);
     let hidden = if over && output.is_some() { "" } else { " hidden" };
     let _ = write!(more, "<pre{hidden}>{}</pre>", escaped(output.unwrap_or_default()));
-    let sentence = escaped(&sentence(view));
+    let sentence = escaped(&sentence(view, engine));
     let html = include_str!("pages/waiting.html")
         .replace("{title}", &sentence)
         .replace("{head}", &head)
@@ -89,8 +89,11 @@ fn plain(status: u16, body: String) -> Response {
 }
 
 /// What to say of it to a visitor.
-fn sentence(view: &View) -> String {
+fn sentence(view: &View, engine: bool) -> String {
     match view.status {
+        Status::Inactive | Status::Deploying if !engine => {
+            "Docker does not answer, which is to start this app.".to_owned()
+        }
         Status::Inactive => "This app was asleep and is waking up.".to_owned(),
         Status::Running => "This app is ready.".to_owned(),
         Status::Stopped => "This app is stopped.".to_owned(),

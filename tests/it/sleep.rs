@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::apps::{aside, config, door, meet_idle_stops, outlast_a_stall, say, visit};
 use crate::harness::engine::{self, Container, SERVE, WEB};
 use crate::harness::image::TestImage;
+use crate::harness::own_engine::OwnEngine;
 use crate::harness::{Client, Event, Server, Stream, eventually};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -93,7 +94,7 @@ fn browse(door: &str) -> String {
 }
 
 /// What muelle itself says at an app's host.
-fn own(door: &str, name: &str) -> String {
+fn own_page(door: &str, name: &str) -> String {
     say(door, &format!("GET /.muelle/{name} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n"))
 }
 
@@ -255,8 +256,8 @@ fn case_134_an_app_that_does_not_listen_any_more_is_an_error_told_once_and_a_bro
     stage.asleep();
     let page = browse(&stage.door);
     assert!(page.starts_with("HTTP/1.1 503 ") && page.contains("http-equiv=\"refresh\""), "{page}");
-    assert!(own(&stage.door, "state").contains("\"status\":\"deploying\""));
-    assert!(own(&stage.door, "waiting.js").contains("Content-Type: text/javascript"));
+    assert!(own_page(&stage.door, "state").contains("\"status\":\"deploying\""));
+    assert!(own_page(&stage.door, "waiting.js").contains("Content-Type: text/javascript"));
     assert!(page.contains("Content-Type: text/html") && page.contains("Cache-Control: no-store"), "{page}");
     let held = visit(&stage.door, "app");
     assert!(held.starts_with("HTTP/1.1 503 ") && held.contains("\r\nRetry-After: 2\r\n"), "{held}");
@@ -269,10 +270,30 @@ fn case_134_an_app_that_does_not_listen_any_more_is_an_error_told_once_and_a_bro
         !page.contains("http-equiv=\"refresh\"") && !page.contains("<script"),
         "it spins no more: {page}"
     );
-    assert!(own(&stage.door, "state").contains("\"status\":\"error\""));
+    assert!(own_page(&stage.door, "state").contains("\"status\":\"error\""));
     let held = visit(&stage.door, "app");
     assert!(held.starts_with("HTTP/1.1 503 ") && !held.contains("Retry-After"), "{held}");
     assert_eq!(stage.starts(), starts, "who failed is not tried with each request");
+}
+
+#[test]
+fn own_engine_case_78_whoever_asks_for_an_app_that_sleeps_is_told_that_docker_is_away_and_served_when_it_is_back()
+ {
+    let mut own = OwnEngine::start();
+    let stage = Stage::new();
+    stage.asleep();
+    own.stop();
+    let sentence = "Docker does not answer, which is to start this app.";
+    eventually("the page says so", SOON, || {
+        let page = browse(&stage.door);
+        if page.contains(sentence) { Ok(()) } else { Err(page) }
+    });
+    assert!(own_page(&stage.door, "state").contains(sentence));
+    let at = stage.door.clone();
+    let asking = aside(move || visit(&at, "app"));
+    own.run();
+    let answer = asking.join().unwrap();
+    assert!(answer.ends_with("hello"), "{answer}");
 }
 
 #[test]
@@ -285,8 +306,8 @@ fn case_135_136_robots_scanners_and_what_browsers_ask_by_themselves_wake_nobody(
         let answer = say(&stage.door, &format!("GET {path} HTTP/1.1\r\n{head}\r\n\r\n"));
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("asleep"), "{agent}: {answer}");
     }
-    assert!(own(&stage.door, "state").contains("\"status\":\"inactive\""));
-    assert!(own(&stage.door, "other").starts_with("HTTP/1.1 404 "), "no app has that");
+    assert!(own_page(&stage.door, "state").contains("\"status\":\"inactive\""));
+    assert!(own_page(&stage.door, "other").starts_with("HTTP/1.1 404 "), "no app has that");
     let resident = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", stage.server.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().to_owned();
