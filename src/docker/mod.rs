@@ -38,7 +38,7 @@ use ureq::{Agent, Body};
 pub use build::{Build, BuildError, BuildSpec, Finished};
 pub use container::{
     ApiReading, ContainerId, Health, Image, ImageRow, Inspected, LABEL_COMPOSE_PROJECT, LABEL_DEPLOYMENT,
-    LABEL_INSTANCE, LABEL_PROJECT, LABEL_SPEC, Labels, Listed, Published, State, Which,
+    LABEL_INSTANCE, LABEL_PORT, LABEL_PROJECT, LABEL_SPEC, Labels, Listed, Published, State, Which,
 };
 pub use error::Error;
 pub use event::{Aborter, Action, ContainerEvent, Events};
