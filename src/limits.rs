@@ -142,7 +142,7 @@ pub const SLEEP_NUMBERS_MAX: Duration = Duration::from_secs(60);
 pub const SLEEP_CPU_FLOOR: f64 = 2.0;
 /// Bytes a minute that an adopted container may receive past the proxy and still be unused: broadcasts, and answers to what it asks itself.
 pub const SLEEP_TRAFFIC_FLOOR: u64 = 10_000;
-/// Over how long that is taken, or over the time after which it sleeps where that is shorter.
+/// Over how long that is summed.
 pub const SLEEP_WATCH: Duration = Duration::from_secs(60);
 /// What a request adds to what a container receives, beside its body, in bytes: its head, and TCP's.
 pub const SLEEP_HEAD_BYTES: u64 = 1024;

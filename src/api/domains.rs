@@ -40,8 +40,13 @@ fn check(api: &Api, domain: &Domain, own: Option<ProjectId>) -> Result<(), Failu
         let sentence = format!("domains: below {} muelle gives the names itself", addresses.domain);
         return Err(Failure::invalid(sentence));
     }
-    if api.panel_host.as_deref() == Some(name) || api.origins.is_ours(name) || api.origins.may_call(name) {
+    if api.panel_host.as_deref() == Some(name) || api.origins.is_ours(name) {
         return Err(Failure::invalid(format!("domains: {name} is a name of this server")));
+    }
+    if api.origins.may_call(name) {
+        let sentence =
+            format!("domains: pages of {name} may call this server (api.cors_origins in config.toml)");
+        return Err(Failure::invalid(sentence));
     }
     match (api.find)(name).filter(|found| Some(*found) != own) {
         Some(_) => Err(Failure::new(409, "DomainTaken", format!("{name} leads to another project already"))),

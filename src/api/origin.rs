@@ -39,7 +39,7 @@ impl Origins {
         literal || host == "localhost" || self.hosts.contains(&host)
     }
 
-    /// Whether pages of this host may call. Nobody's app is to be at it.
+    /// Whether pages of this host may call.
     #[must_use]
     pub fn may_call(&self, host: &str) -> bool {
         let hosts = self.origins.iter().filter_map(|origin| origin.split_once("://"));

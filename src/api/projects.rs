@@ -233,8 +233,9 @@ pub(super) fn delete(api: &Api, call: &Call) -> Answer {
     let mut body = json!({"message": "Project deleted successfully"});
     if let Source::Container(name) = &view.project.source {
         let name = name.as_str();
-        body["note"] =
-            format!("The container {name} was there before the project and is left as it is").into();
+        let left =
+            if view.status == Status::Inactive { "started again, since it slept" } else { "left as it is" };
+        body["note"] = format!("The container {name} was there before the project and is {left}").into();
     }
     Ok(answer(200, &body))
 }

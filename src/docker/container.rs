@@ -17,7 +17,7 @@ pub const LABEL_PROJECT: &str = "muelle.project";
 pub const LABEL_SPEC: &str = "muelle.spec";
 /// The label with the number of the deployment that made an image, and that a container runs.
 pub const LABEL_DEPLOYMENT: &str = "muelle.deployment";
-/// The label with the port that the app was told to listen on, where there is one.
+/// The label with the port that the app was told to listen on; empty where there was none to tell.
 pub const LABEL_PORT: &str = "muelle.port";
 /// The label that docker compose puts on its containers.
 pub const LABEL_COMPOSE_PROJECT: &str = "com.docker.compose.project";
@@ -172,12 +172,6 @@ impl Labels {
         self.get(LABEL_DEPLOYMENT)?.parse().ok()
     }
 
-    /// The port in [`LABEL_PORT`], where it is one.
-    #[must_use]
-    pub fn port(&self) -> Option<u16> {
-        self.get(LABEL_PORT)?.parse().ok()
-    }
-
     /// Whether some muelle, this one or another, made the container. Other labels that begin alike are anybody's.
     #[must_use]
     pub fn is_muelle(&self) -> bool {
@@ -236,6 +230,8 @@ pub struct Inspected {
     pub labels: Labels,
     /// Its own CPU limit, in CPUs; `None` without one.
     pub capacity: Option<f64>,
+    /// Whether the engine removes it when it ends (`--rm`).
+    pub auto_remove: bool,
     /// Its address on each network that gave it one; they change at every start and are empty while it does not run.
     pub addresses: BTreeMap<String, IpAddr>,
     /// Its published TCP ports; empty while it does not run.

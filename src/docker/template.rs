@@ -78,7 +78,11 @@ impl Spec {
             (LABEL_PROJECT, self.project.to_string()),
         ]);
         labels.extend(self.deployment.map(|number| (LABEL_DEPLOYMENT, number.to_string())));
-        labels.extend(self.port.map(|port| (LABEL_PORT, port.to_string())));
+        let told = self.env.keys().all(|name| name.as_str() != "PORT");
+        if fingerprint.is_some() || !told {
+            // Where the app is told the port, that needs a new container already.
+            labels.insert(LABEL_PORT, self.port.map(|port| port.to_string()).unwrap_or_default());
+        }
         labels.extend(fingerprint.map(|hash| (LABEL_SPEC, hash)));
         let memory_bytes = u64::from(self.memory_mb) << 20;
         let published = self.publish.map(|port| format!("{port}/tcp"));

@@ -150,6 +150,7 @@ struct HostConfig {
     nano_cpus: i64,
     cpu_quota: i64,
     cpu_period: i64,
+    auto_remove: bool,
     #[serde(deserialize_with = "nullable")]
     restart_policy: RestartPolicy,
 }
@@ -209,6 +210,7 @@ impl Inspect {
             health: Health::parse(&self.state.health.status),
             labels: Labels::pick(self.config.labels),
             capacity: self.host_config.capacity(),
+            auto_remove: self.host_config.auto_remove,
             published: prefer_v4(published),
             addresses: network
                 .networks
@@ -593,7 +595,7 @@ mod tests {
                     "ExitCode":137,"Error":"a\nb","Health":{"Status":"unhealthy"}},
                 "Config":{"Tty":true,"Labels":{"muelle.project":"proj-0000002a","x":"y","com.docker.compose.project":"c"},
                     "ExposedPorts":{"8080/tcp":{},"53/udp":{},"443/tcp":{},"80/tcp":{}}},
-                "HostConfig":{"NanoCpus":500000000,"CpuQuota":200000,"RestartPolicy":{"Name":"always"}},
+                "HostConfig":{"AutoRemove":true,"NanoCpus":500000000,"CpuQuota":200000,"RestartPolicy":{"Name":"always"}},
                 "NetworkSettings":{
                     "Ports":{"80/tcp":[{"HostIp":"::","HostPort":"8081"},{"HostIp":"0.0.0.0","HostPort":"8080"}],
                         "443/tcp":null,"81/tcp":[{"HostIp":"::","HostPort":"9"}],"82/tcp":[{"HostIp":"","HostPort":"7"}],
@@ -606,6 +608,7 @@ mod tests {
         assert_eq!((read.exit_code, read.oom_killed, read.restart_count), (137, true, 2));
         assert_eq!((read.error.as_str(), read.restart_policy.as_str()), ("a b", "always"));
         assert_eq!((read.health, read.tty, read.capacity), (Health::Unhealthy, true, Some(0.5)));
+        assert!(read.auto_remove);
         assert_eq!(read.exposed_ports, [80, 443, 8080]);
         assert_eq!(read.labels.project(), ProjectId::parse("proj-0000002a"));
         assert_eq!(read.labels.get(super::super::container::LABEL_COMPOSE_PROJECT), Some("c"));

@@ -33,8 +33,8 @@ pub enum Bypass {
     None,
     /// It could be, and nobody knows.
     Unknown,
-    /// So long ago, or that long it has been watched.
-    Last(Duration),
+    /// It could be, and is known not to be for so long.
+    Calm(Duration),
 }
 
 /// Requests and tunnels that are inside.
@@ -98,6 +98,8 @@ pub struct Facts {
     pub answered: Option<Duration>,
     /// What reaches it by another way.
     pub bypass: Bypass,
+    /// To put it to sleep would remove its container.
+    pub vanishes: bool,
     /// CPU, in percent of what it may use, from which on it is at work.
     pub cpu_floor: f64,
     /// Its CPU use, in percent of what it may use, where it is known.
@@ -113,13 +115,15 @@ pub enum Verdict {
     Down(Status),
     /// It is not to sleep.
     Never,
+    /// Its container would be removed.
+    Vanishes,
     /// No request reaches it, and so none could wake it.
     Unreached,
     /// Requests or tunnels are open; the last counted request was so long ago.
     Open(Inside, Option<Duration>),
     /// It has been quiet for so long, which is not long enough; so much is left.
     Used(Duration, Duration),
-    /// It was reached past the proxy so long ago, which is not long enough; so much is left.
+    /// Only for so long is it known not to be reached past the proxy; so much is left.
     Bypassed(Duration, Duration),
     /// Nobody knows whether it is reached past the proxy.
     Unwatched,
@@ -140,6 +144,7 @@ impl Facts {
         let Passing { inside, quiet } = match (self.status, self.after, self.passing) {
             (Status::Inactive, ..) => return Verdict::Asleep,
             (Status::Running, IdleAfter::Never, _) => return Verdict::Never,
+            (Status::Running, ..) if self.vanishes => return Verdict::Vanishes,
             (Status::Running, _, None) => return Verdict::Unreached,
             (Status::Running, _, Some(passing)) => passing,
             (status, ..) => return Verdict::Down(status),
@@ -153,7 +158,7 @@ impl Facts {
             (None, _) => Verdict::Unmeasured,
             (Some(cpu), _) if cpu >= self.cpu_floor => Verdict::Works(cpu),
             (_, Bypass::Unknown) => Verdict::Unwatched,
-            (_, Bypass::Last(past)) if past < after => Verdict::Bypassed(past, after.saturating_sub(past)),
+            (_, Bypass::Calm(calm)) if calm < after => Verdict::Bypassed(calm, after.saturating_sub(calm)),
             _ => Verdict::Idle,
         }
     }
@@ -181,6 +186,10 @@ impl Verdict {
             }
             Verdict::Down(_) => "Down: somebody stopped it. No request wakes it.".to_owned(),
             Verdict::Never => "Awake: it is not put to sleep (idle_after is never).".to_owned(),
+            Verdict::Vanishes => {
+                "Awake: Docker removes its container when that ends (--rm), so it is not put to sleep."
+                    .to_owned()
+            }
             Verdict::Unreached => {
                 "Awake: it has answered no request yet, by which it could be woken.".to_owned()
             }
@@ -190,13 +199,13 @@ impl Verdict {
                 format!("Awake: {inside}; last counted request {} ago.", uptime_text(*answered))
             }
             Verdict::Used(quiet, left) => format!(
-                "Awake: no counted request for {}; it sleeps in {} without one.",
+                "Awake: nobody has used it for {}; it sleeps in {} if nobody does.",
                 uptime_text(*quiet),
                 uptime_text(*left)
             ),
-            Verdict::Bypassed(past, left) => format!(
-                "Awake: it was reached past the proxy {} ago; it sleeps in {} without that.",
-                uptime_text(*past),
+            Verdict::Bypassed(calm, left) => format!(
+                "Awake: only for {} has nobody been seen to reach it past the proxy; it sleeps in {} without that.",
+                uptime_text(*calm),
                 uptime_text(*left)
             ),
             Verdict::Unwatched => "Awake: it is not known whether it is reached past the proxy.".to_owned(),
@@ -226,6 +235,7 @@ mod tests {
         passing: Some(passing(0, 0, 31)),
         answered: Some(minutes(31)),
         bypass: Bypass::None,
+        vanishes: false,
         cpu_floor: 2.0,
         cpu: Some(0.1),
     };
@@ -248,6 +258,7 @@ mod tests {
             (Facts { status: Status::Error, ..IDLE }, Verdict::Down(Status::Error), "it failed"),
             (Facts { status: Status::Deploying, ..IDLE }, Verdict::Down(Status::Deploying), "it is starting"),
             (Facts { after: never, ..IDLE }, Verdict::Never, "idle_after is never"),
+            (Facts { vanishes: true, ..IDLE }, Verdict::Vanishes, "removes its container"),
             (Facts { passing: None, ..IDLE }, Verdict::Unreached, "answered no request"),
             (
                 Facts { passing: Some(passing(1, 0, 90)), answered: None, ..IDLE },
@@ -265,11 +276,11 @@ mod tests {
                 "Awake: 2 open WebSockets and 3 requests under way; last",
             ),
             (
-                Facts { bypass: Bypass::Last(minutes(10)), ..IDLE },
+                Facts { bypass: Bypass::Calm(minutes(10)), ..IDLE },
                 Verdict::Bypassed(minutes(10), minutes(20)),
-                "reached past the proxy 10m ago; it sleeps in 20m",
+                "only for 10m has nobody been seen to reach it past the proxy; it sleeps in 20m",
             ),
-            (Facts { bypass: Bypass::Last(minutes(30)), ..IDLE }, Verdict::Idle, "nobody uses it"),
+            (Facts { bypass: Bypass::Calm(minutes(30)), ..IDLE }, Verdict::Idle, "nobody uses it"),
             (
                 Facts { bypass: Bypass::Unknown, ..IDLE },
                 Verdict::Unwatched,
@@ -278,7 +289,7 @@ mod tests {
             (
                 Facts { passing: Some(passing(0, 0, 3)), ..IDLE },
                 Verdict::Used(minutes(3), minutes(27)),
-                "no counted request for 3m; it sleeps in 27m",
+                "nobody has used it for 3m; it sleeps in 27m",
             ),
             (Facts { up: minutes(1), ..IDLE }, Verdict::Used(minutes(31), minutes(1)), "sleeps in 1m"),
             (Facts { cpu: None, ..IDLE }, Verdict::Unmeasured, "not known"),

@@ -671,6 +671,7 @@ impl Life {
     }
 
     fn refused(&mut self, op: Op, message: String, now: Instant, effects: &mut Vec<Effect>) {
+        let before = self.status();
         self.look = true;
         match (op, self.goal) {
             (_, Goal::Gone) => self.not_before = Some(now + RETRY_AFTER),
@@ -682,12 +683,11 @@ impl Life {
                 self.not_before = Some(now + LOOK_AGAIN);
             }
             (Op::Stop | Op::Pause, _) => {
-                let told_by_itself = self.asleep;
                 self.is_awake(effects);
                 self.note = Some(format!("Docker could not stop it: {message}"));
                 self.ready = self.real.is_up();
                 self.rest(effects);
-                if !told_by_itself {
+                if self.status() == before {
                     effects.push(Effect::Announce);
                 }
             }
@@ -727,6 +727,10 @@ impl Life {
             self.recovered_at = None;
         }
         let before = std::mem::replace(&mut self.real, real);
+        if self.kind == Kind::Adopted && self.real == Real::Absent {
+            // There is nothing that a request could wake.
+            self.is_awake(effects);
+        }
         if std::mem::take(&mut self.reconcile) && self.goal == Goal::Rest {
             self.compare(effects);
         } else {
@@ -757,12 +761,12 @@ impl Life {
             self.is_awake(effects);
         }
         match (self.desired, self.real.is_up()) {
-            (Desired::Running, true) if !self.ready && self.kind == Kind::Ours => self.meet_again(effects),
+            (Desired::Running, true) if !self.ready => self.meet_again(effects),
             (Desired::Running, false) if self.built && !self.asleep => self.goal = Goal::Up,
             (Desired::Running, false) => {}
             (Desired::Stopped, _) => self.goal = Goal::Down,
             // However it ended when it was put to sleep.
-            (Desired::AsFound, false) if self.asleep && self.real != Real::Absent => {}
+            (Desired::AsFound, false) if self.asleep => {}
             (Desired::AsFound, false) => {
                 // Nobody watched it end: what `docker stop` and Ctrl-C leave behind is taken for that.
                 self.killed |= matches!(self.real, Real::Down { exit: Some(130 | 137), .. });
@@ -986,9 +990,14 @@ impl Life {
         if !self.engine || self.busy.is_some() || !self.saving.is_empty() || waits {
             return;
         }
+        if self.goal == Goal::Rest && !self.reconcile {
+            self.save_again(effects);
+            if !self.saving.is_empty() {
+                return;
+            }
+        }
         let next = if self.goal == Goal::Gone && self.kind == Kind::Adopted {
-            self.real = Real::Absent;
-            None
+            self.let_go()
         } else if self.autopsy.is_some() {
             Some(Op::Logs)
         } else if self.look && (self.goal != Goal::Gone || self.real != Real::Absent) {
@@ -1006,6 +1015,34 @@ impl Life {
         }
     }
 
+    /// What is true at rest is saved another time where that failed.
+    fn save_again(&mut self, effects: &mut Vec<Effect>) {
+        if self.kind == Kind::Adopted && !self.asleep {
+            self.want(Desired::AsFound, effects);
+        }
+        if self.saving.is_empty() && self.asleep != self.saved_asleep {
+            self.save(Change::Asleep(self.asleep), effects);
+        }
+    }
+
+    /// An adopted container is left as it is, but not asleep: who could wake it is going. One attempt.
+    fn let_go(&mut self) -> Option<Op> {
+        if self.asleep && (self.look || self.real == Real::Unknown) {
+            self.look = false;
+            return Some(Op::Look);
+        }
+        let op = match self.real {
+            Real::Paused if self.asleep => Some(Op::Unpause),
+            Real::Down { .. } if self.asleep => Some(Op::Start),
+            _ => None,
+        };
+        self.asleep = false;
+        if op.is_none() {
+            self.real = Real::Absent;
+        }
+        op
+    }
+
     fn next_op(&mut self, now: Instant, effects: &mut Vec<Effect>) -> Option<Op> {
         let ours = self.kind == Kind::Ours;
         match (self.goal, &self.real) {
@@ -1017,6 +1054,9 @@ impl Life {
             (Goal::Gone, _) => Some(Op::Remove),
             (_, Real::Unknown) => Some(Op::Look),
             (Goal::Down, Real::Down { .. } | Real::Absent) => {
+                if !ours && self.real == Real::Absent {
+                    self.judge_adopted_end();
+                }
                 self.rest(effects);
                 None
             }

@@ -57,13 +57,15 @@ fn speaks_http(project: &Project) -> bool {
     !project.is_adopted() || matches!(project.settings.idle_after, Some(IdleAfter::After(_)))
 }
 
-/// The port inside the container: the owner's word when it was created, today's word, or else the only one there is.
+/// The port inside the container: the word when it was created, today's where that is not known, or else the only one there is.
 fn port(project: &Project, seen: &Inspected) -> Option<u16> {
     let only = |ports: &[u16]| if let [port] = ports { Some(*port) } else { None };
     let published: Vec<u16> = seen.published.keys().copied().collect();
     // What was changed since is for the next one.
-    let created = seen.labels.port().filter(|_| !project.is_adopted());
-    let said = project.port().map(|(port, _)| created.unwrap_or(port));
+    let said = match seen.labels.get(docker::LABEL_PORT).filter(|_| !project.is_adopted()) {
+        Some(created) => created.parse().ok(),
+        None => project.port().map(|(port, _)| port),
+    };
     said.or_else(|| only(&published)).or_else(|| only(&seen.exposed_ports))
 }
 

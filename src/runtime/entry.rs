@@ -260,5 +260,6 @@ impl Entry {
 /// The run that an inspect shows.
 pub(super) fn run_of(seen: &Inspected) -> Option<Run> {
     let since = seen.started_at.filter(|_| seen.state == State::Running)?;
-    Some(Run { container: seen.id.clone(), pid: seen.pid, since, capacity: seen.capacity })
+    let (container, pid, capacity) = (seen.id.clone(), seen.pid, seen.capacity);
+    Some(Run { container, pid, since, capacity, auto_remove: seen.auto_remove })
 }

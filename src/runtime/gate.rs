@@ -279,6 +279,16 @@ mod tests {
     }
 
     #[test]
+    fn case_148_the_last_request_is_the_later_one_also_after_the_clock_was_set_back() {
+        let (meter, noon) = (Meter::default(), SystemTime::UNIX_EPOCH + Duration::from_secs(43_200));
+        meter.count(200, Duration::from_millis(3), noon);
+        meter.count(404, Duration::from_millis(4), noon - Duration::from_secs(3600));
+        let read = meter.read();
+        assert_eq!(read.last, Some(noon - Duration::from_secs(3600)));
+        assert_eq!((read.get(Sum::REQUESTS), read.get(Sum::ANSWER_MICROS)), (2, 7000));
+    }
+
+    #[test]
     fn case_133_so_many_wait_and_no_more() {
         let gate = Gate::default();
         let mut places: Vec<Place<'_>> = std::iter::from_fn(|| gate.place()).collect();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Slot;
 use super::entry::Entry;
 use super::supervisor::Supervisor;
-use crate::domain::idle::{Bypass, Rule, Verdict};
+use crate::domain::idle::{Rule, Verdict};
 use crate::domain::lifecycle::{Input, Op};
 use crate::domain::wake::WakeTimes;
 use crate::domain::{Addressed, Event, Held, IdleAfter, ProjectId, Status, Sum, Wake};
@@ -25,68 +25,53 @@ pub(super) struct Waking {
 /// What a container receives by other ways than the proxy: one that was adopted publishes ports, and has neighbours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watched {
-    /// Since when these are counted from.
-    since: Instant,
-    /// What it had received then.
-    received: u64,
-    /// What of that we had passed to it.
-    passed: u64,
-    /// The last look at which it had been reached past us, or when watching began; nothing before the first look.
-    last: Option<Instant>,
+    /// Since when what it receives is summed, and what it had received and we had passed to it then.
+    base: (Instant, u64, u64),
+    /// Since when it is known not to be reached past us.
+    calm_since: Instant,
+    /// The last look.
+    at: Instant,
 }
 
 impl Watched {
     fn new(received: u64, passed: u64, now: Instant) -> Watched {
-        Watched { since: now, received, passed, last: None }
+        Watched { base: (now, received, passed), calm_since: now, at: now }
     }
 
-    /// Looks at what has come since the last look, if that was a `window` ago. While it is used through us (`quiet` is the time since), what
-    /// it receives says nothing.
-    fn look(
-        self,
-        received: u64,
-        passed: u64,
-        quiet: Duration,
-        window: Duration,
-        floor: u64,
-        now: Instant,
-    ) -> Watched {
-        let over = now.saturating_duration_since(self.since);
-        if over < window {
-            return self;
-        }
-        let came = received.saturating_sub(self.received).saturating_sub(passed.saturating_sub(self.passed));
-        let minutes = (over.as_secs_f64() / 60.0).max(1.0);
+    /// Looks at what has come. More than `floor` in a minute is somebody, be it that we brought it in ways that nobody counts, such as
+    /// the heads of many requests: then it is used, too.
+    fn look(self, received: u64, passed: u64, floor: u64, now: Instant) -> Watched {
+        let (since, received_then, passed_then) = self.base;
+        let over = now.saturating_duration_since(since);
+        let came = received.saturating_sub(received_then).saturating_sub(passed.saturating_sub(passed_then));
+        let minutes = over.as_secs_f64() / limits::SLEEP_WATCH.as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "bytes of a minute")]
-        let reached = quiet >= over && came as f64 > floor as f64 * minutes;
-        let last = if reached { now } else { self.last.unwrap_or(self.since) };
-        Watched { last: Some(last), ..Watched::new(received, passed, now) }
+        let reached = came as f64 > floor as f64 * minutes.max(1.0);
+        let new = Watched::new(received, passed, now);
+        match reached {
+            true => new,
+            false if over >= limits::SLEEP_WATCH => Watched { calm_since: self.calm_since, ..new },
+            false => Watched { at: now, ..self },
+        }
     }
 
-    /// What follows from it.
-    pub fn bypass(&self, now: Instant) -> Bypass {
-        self.last.map_or(Bypass::Unknown, |last| Bypass::Last(now.saturating_duration_since(last)))
+    /// For how long it is known not to be reached past us.
+    pub fn calm(&self) -> Duration {
+        self.at.saturating_duration_since(self.calm_since)
     }
 }
 
 impl Entry {
     /// Takes what its container has received, if it was read.
     pub fn watch(&mut self, received: Option<u64>, rule: &Rule, now: Instant) {
-        let (Some(received), IdleAfter::After(after)) = (received, self.current.project.idle_after(rule))
-        else {
-            self.watched = None;
-            return;
-        };
         let meter = self.gate.meter.read();
         // The bytes are those of bodies.
         let heads = meter.get(Sum::REQUESTS).saturating_mul(limits::SLEEP_HEAD_BYTES);
         let passed = meter.get(Sum::BYTES_IN).saturating_add(heads);
-        let quiet = self.gate.passing(now).map_or(Duration::ZERO, |passing| passing.quiet);
-        let window = after.min(limits::SLEEP_WATCH);
-        self.watched = Some(match self.watched {
+        self.watched = received.map(|received| match self.watched {
             // Its counters began anew.
-            Some(watched) if received >= watched.received => {
-                watched.look(received, passed, quiet, window, rule.traffic_floor, now)
+            Some(watched) if received >= watched.base.1 => {
+                watched.look(received, passed, rule.traffic_floor, now)
             }
             _ => Watched::new(received, passed, now),
         });
@@ -230,33 +215,37 @@ impl Supervisor {
 mod tests {
     use super::*;
 
+    fn calm(watched: &Watched) -> u64 {
+        watched.calm().as_secs()
+    }
+
     #[test]
-    fn what_a_container_receives_past_us_is_noticed_a_minute_at_a_time() {
+    fn what_a_container_receives_past_us_ends_the_calm_and_what_we_brought_does_not() {
         let began = Instant::now();
-        let at = |seconds| began + Duration::from_secs(seconds);
-        let quiet = Duration::from_secs(3600);
-        let look = |watched: Watched, received, passed, quiet, seconds| {
-            watched.look(received, passed, quiet, Duration::from_secs(60), 10_000, at(seconds))
-        };
-        let known = |watched: &Watched, seconds| match watched.bypass(at(seconds)) {
-            Bypass::Last(ago) => Some(ago.as_secs()),
-            _ => None,
+        let look = |watched: Watched, received, passed, seconds| {
+            watched.look(received, passed, 10_000, began + Duration::from_secs(seconds))
         };
         let first = Watched::new(1_000_000, 500, began);
-        assert_eq!(
-            known(&look(first, 9_000_000, 500, quiet, 59), 59),
-            None,
-            "it has not been watched for long"
-        );
-        let calm = look(first, 1_010_000, 500, quiet, 60);
-        assert_eq!(known(&calm, 60), Some(60), "broadcasts and the like");
-        let used = look(calm, 1_020_001, 500, quiet, 120);
-        assert_eq!(known(&used, 130), Some(10));
-        let passed = look(calm, 5_020_000, 5_000_500, quiet, 120);
-        assert_eq!(known(&passed, 120), Some(120), "we brought it");
-        let visited = look(calm, 5_020_000, 500, Duration::from_secs(59), 120);
-        assert_eq!(known(&visited, 120), Some(120), "heads, too, while somebody asks through us");
-        let slow = look(calm, 1_029_999, 500, quiet, 180);
-        assert_eq!(known(&slow, 180), Some(180), "two minutes' worth");
+        assert_eq!(calm(&first), 0);
+        let broadcasts = look(look(first, 1_009_000, 500, 50), 1_010_000, 500, 60);
+        assert_eq!(calm(&broadcasts), 60);
+        assert_eq!(calm(&look(broadcasts, 1_020_000, 500, 110)), 110, "each minute has its own");
+        assert_eq!(calm(&look(broadcasts, 1_020_001, 500, 62)), 0, "at once");
+        assert_eq!(calm(&look(broadcasts, 5_020_000, 5_000_500, 120)), 120, "we brought it");
+        assert_eq!(calm(&look(broadcasts, 1_029_999, 500, 180)), 180, "two minutes' worth");
+    }
+
+    #[test]
+    fn who_is_reached_all_the_time_is_never_known_to_be_calm_whenever_one_looks() {
+        for pause in 1..60 {
+            let mut now = Instant::now();
+            let (mut received, mut watched) = (0, Watched::new(0, 0, now));
+            for _ in 0..100 {
+                now += Duration::from_secs(pause);
+                received += 11_000 * pause;
+                watched = watched.look(received, 0, 10_000, now);
+                assert_eq!(calm(&watched), 0, "every {pause} s");
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::gate::Gate;
 use super::sleep::Watched;
 use crate::docker::ContainerId;
 use crate::domain::idle::{Bypass, Facts, Rule};
+use crate::domain::lifecycle::Nap;
 use crate::domain::wake::WakeTimes;
 use crate::domain::{Deployment, Metrics, Project, ProjectId, Status, Subnet, Sum, Traffic, UserId};
 use crate::limits;
@@ -57,7 +58,7 @@ impl View {
         let known = speaks || self.project.settings.idle_after.is_some();
         let bypass = match self.watched {
             _ if !self.project.is_adopted() => Bypass::None,
-            watched => watched.map_or(Bypass::Unknown, |watched| watched.bypass(now)),
+            watched => watched.map_or(Bypass::Unknown, |watched| Bypass::Calm(watched.calm())),
         };
         let answered = self.traffic().last.and_then(|at| SystemTime::now().duration_since(at).ok());
         let fresh =
@@ -72,6 +73,7 @@ impl View {
             passing: self.gate.passing(now).filter(|_| known),
             answered,
             bypass,
+            vanishes: rule.nap == Nap::Stop && self.run.as_ref().is_some_and(|run| run.auto_remove),
             cpu: self.metrics.filter(|_| fresh).map(|metrics| metrics.cpu),
         }
     }
@@ -100,6 +102,8 @@ pub struct Run {
     pub since: SystemTime,
     /// CPUs that it may use, where it has a limit of its own.
     pub capacity: Option<f64>,
+    /// Whether the engine removes the container when this run ends.
+    pub auto_remove: bool,
 }
 
 /// The projects of one owner, newest first.

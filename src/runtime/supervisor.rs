@@ -343,7 +343,8 @@ impl Supervisor {
         let (id, owner, desired, deleting) = (project.id, project.owner, project.desired, project.deleting);
         let held = project.asleep;
         let mut tenant = Tenant::new(project, desired, Instant::now());
-        tenant.life = tenant.life.asleep(held.is_some());
+        // Where no request passes that could wake it, it is not asleep but to be started.
+        tenant.life = tenant.life.asleep(held.is_some() && self.sleep.wakes);
         if !deleting {
             self.names.insert(tenant.project.container_name(), (id, tenant.number()));
         }

@@ -316,7 +316,7 @@ fn caddy_may_ask_for_what_leads_somewhere_and_strangers_may_not_ask() {
 #[test]
 fn a_changed_port_is_for_the_next_container_and_the_one_that_runs_is_reached_at_its_own() {
     let listens =
-        "busybox mkdir -p /www; echo $PORT > /www/index.html; exec busybox httpd -f -p $PORT -h /www";
+        "busybox mkdir -p /www; echo ${PORT:=8080} > /www/index.html; exec busybox httpd -f -p $PORT -h /www";
     let image =
         TestImage::new(&[&format!("CMD {}", json!(["/bin/busybox", "sh", "-c", listens])), "EXPOSE 8080"]);
     let mut server = Server::with(PROXY);
@@ -334,6 +334,11 @@ fn a_changed_port_is_for_the_next_container_and_the_one_that_runs_is_reached_at_
     ana.await_status(&id, "running", SOON);
     assert!(get(&door(&server), HOST).ends_with("7000\n"), "also where muelle is new");
     ana.post(&format!("/api/containers/{id}/restart"), &json!({})).ok(200);
+    // Made without a port: the image names one.
+    let other = ana.project("Other", &image.0);
+    ana.await_status(&other, "running", SOON);
+    ana.patch(&format!("/api/projects/{other}"), &json!({"port": 7002})).ok(200);
+    assert!(get(&door(&server), "other.admin-ana.localhost").ends_with("8080\n"));
     eventually("the next one listens at the new port", SOON, || {
         let answer = get(&door(&server), HOST);
         if answer.ends_with("7001\n") { Ok(()) } else { Err(answer) }

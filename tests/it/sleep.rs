@@ -527,7 +527,7 @@ fn an_adopted_container_sleeps_if_its_owner_says_so_and_nobody_reaches_it_past_t
     let published =
         json!({"HostConfig": {"Init": true, "PortBindings": {"8080/tcp": [{"HostIp": "127.0.0.1"}]}}});
     let container = Container::start(SERVE, &published);
-    let mut server = Server::with(&config(""));
+    let mut server = Server::with(&config("cpu_floor = 100\n"));
     let ana = server.admin();
     let id = ana.adopt("App", &container.name);
     let path = format!("/api/projects/{id}");
@@ -553,7 +553,7 @@ fn an_adopted_container_sleeps_if_its_owner_says_so_and_nobody_reaches_it_past_t
         std::thread::park_timeout(Duration::from_millis(100));
     }
     let sentence = why(&ana)["sentence"].to_string();
-    assert!(sentence.contains("Awake: it was reached past the proxy"), "{sentence}");
+    assert!(sentence.contains("Awake: only for "), "{sentence}");
 
     let asleep = || {
         stream.until("it sleeps", SOON, |it| it.is_status(&id, "inactive"));
@@ -569,9 +569,25 @@ fn an_adopted_container_sleeps_if_its_owner_says_so_and_nobody_reaches_it_past_t
     asleep();
     server.kill();
     server.run();
-    ana.with_base(&server.base).await_status(&id, "inactive", SOON);
+    let ana = ana.with_base(&server.base);
+    ana.await_status(&id, "inactive", SOON);
     server.await_engine();
-    assert!(visit(&door(&server), "app").ends_with("hello"));
+    let deleted = ana.delete(&path).ok(200);
+    assert!(deleted["note"].as_str().unwrap().ends_with("is started again, since it slept"), "{deleted}");
+    let back = || if engine::is_running(&container.name) { Ok(()) } else { Err("it is down") };
+    eventually("nobody is left to wake it: it runs", SOON, back);
+}
+
+#[test]
+fn a_container_that_would_be_removed_when_it_ends_is_not_put_to_sleep() {
+    let server = Server::with(&config(""));
+    let ana = server.admin();
+    let container = Container::start(SERVE, &json!({"HostConfig": {"Init": true, "AutoRemove": true}}));
+    let id = ana.adopt("App", &container.name);
+    ana.patch(&format!("/api/projects/{id}"), &json!({"idle_after": "1m"})).ok(200);
+    let why = ana.get(&format!("/api/projects/{id}/why")).ok(200);
+    let sentence = "Awake: Docker removes its container when that ends (--rm), so it is not put to sleep.";
+    assert_eq!((&why["sentence"], &why["sleepsIn"]), (&json!(sentence), &Value::Null));
 }
 
 /// muelle under a clock of its own: the date can be set, lengths of time go on as they are.

@@ -732,7 +732,8 @@ impl Dice {
 }
 
 fn chaos(world: &mut World, dice: &mut Dice) {
-    match dice.roll(22) {
+    match dice.roll(23) {
+        22 => world.lose(),
         16..=20 => world.input(Input::Sleep(if dice.roll(2) == 0 { Nap::Stop } else { Nap::Pause })),
         21 => world.input(Input::Wake),
         0 => world.input(Input::Start),
@@ -771,6 +772,14 @@ fn chaos(world: &mut World, dice: &mut Dice) {
 }
 
 impl World {
+    /// The disk is full: the oldest change that was to be saved is not.
+    fn lose(&mut self) {
+        if !self.saves.is_empty() {
+            self.saves.remove(0);
+            self.input(Input::NotSaved);
+        }
+    }
+
     fn outside_quietly(&mut self, container: Real, killed: bool) {
         self.container = container;
         if killed {
@@ -838,14 +847,19 @@ fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
         }
         world.answers = true;
         world.crashes = false;
-        world.engine = true;
-        world.input(Input::EngineLost);
-        world.input(Input::EngineBack);
+        if dice.roll(2) == 0 || !world.engine {
+            world.engine = true;
+            world.input(Input::EngineLost);
+            world.input(Input::EngineBack);
+        }
         world.pass(Duration::from_secs(120));
         let (status, up) = (world.life.status(), world.container.is_up());
         let true_word = match status {
             Status::Running => up,
-            Status::Inactive => !up && world.life.asleep && world.life.saved == desired,
+            Status::Inactive => {
+                let wakes = kind == Kind::Ours || world.container != Real::Absent;
+                !up && wakes && world.life.asleep && world.life.saved == desired
+            }
             _ => !up && matches!(status, Status::Stopped | Status::Error),
         };
         assert!(true_word, "seed {seed}: {status:?} while up is {up}: {:?}", world.life);
@@ -856,7 +870,7 @@ fn whatever_happened_when_faults_stop_the_status_is_the_truth() {
             assert_eq!(world.life.saved == Desired::Running, up, "seed {seed}: {:?}", world.life);
         }
         if kind == Kind::Adopted {
-            assert_eq!(world.life.saved, Desired::AsFound, "seed {seed}");
+            assert_eq!(world.life.saved, Desired::AsFound, "seed {seed}: {:?}", world.life);
         }
     }
     assert!(slept.iter().all(|slept| *slept > 30), "sleep was part of it: {slept:?}");
@@ -897,6 +911,67 @@ fn an_adopted_container_that_ended_in_its_own_way_when_it_was_put_to_sleep_sleep
         world.outside(Real::Absent, false);
         assert_eq!(world.life.status(), Status::Error, "there is nothing to wake");
     }
+}
+
+#[test]
+fn case_85_an_adopted_container_that_is_removed_while_it_is_put_to_sleep_is_an_error() {
+    let mut world = World::running(Kind::Adopted);
+    world.input(Input::Sleep(Nap::Stop));
+    world.save();
+    assert_eq!(world.pending, Some(Op::Stop));
+    world.container = Real::Absent;
+    world.pass(Duration::from_secs(60));
+    assert_eq!((world.life.status(), world.asleep), (Status::Error, false));
+    assert_eq!(world.life.reason(), Some("The container does not exist any more"));
+}
+
+#[test]
+fn an_adopted_container_that_sleeps_is_up_again_when_its_project_is_deleted() {
+    for (nap, operations) in [Nap::Stop, Nap::Pause].into_iter().flat_map(|nap| (0..4).map(move |n| (nap, n)))
+    {
+        let mut world = World::running(Kind::Adopted);
+        world.input(Input::Sleep(nap));
+        for _ in 0..operations {
+            world.save();
+            world.run_op();
+        }
+        world.input(Input::Delete);
+        world.pass(Duration::from_secs(60));
+        assert!(world.forgotten && world.container.is_up(), "{nap:?} after {operations}: {:?}", world.life);
+    }
+    let mut world = World::running(Kind::Adopted);
+    world.input(Input::Stop);
+    world.pass(Duration::from_secs(60));
+    world.input(Input::Delete);
+    world.pass(Duration::from_secs(60));
+    assert!(world.forgotten && !world.container.is_up(), "what a person stopped stays so");
+}
+
+#[test]
+fn case_98_who_was_woken_from_outside_while_the_disk_was_full_is_recorded_as_awake_later() {
+    for kind in KINDS {
+        let mut world = World::running(kind);
+        world.input(Input::Sleep(Nap::Stop));
+        world.pass(Duration::from_secs(60));
+        world.container = world.up();
+        world.input(Input::Hint);
+        world.run_op();
+        world.lose();
+        world.pass(Duration::from_secs(60));
+        assert_eq!((world.life.status(), world.asleep), (Status::Running, false), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_wake_of_an_adopted_container_that_muelle_did_not_live_to_see_the_end_of_is_asked_whether_it_answers() {
+    let mut world = World::new(Kind::Adopted, Desired::Running, Real::Absent);
+    world.answers = false;
+    world.container = world.up();
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.life.status(), Status::Deploying);
+    world.answers = true;
+    world.pass(Duration::from_secs(5));
+    assert_eq!((world.life.status(), world.life.saved), (Status::Running, Desired::AsFound));
 }
 
 #[test]
@@ -1038,6 +1113,14 @@ fn what_cannot_be_stopped_or_saved_does_not_sleep() {
     world.settle();
     assert_eq!((world.life.status(), world.asleep), (Status::Running, false));
     assert_eq!(world.told, [Status::Running, Status::Inactive, Status::Running]);
+    let mut woken = World::running(Kind::Ours);
+    woken.input(Input::Sleep(Nap::Stop));
+    woken.save();
+    assert_eq!(woken.pending.take(), Some(Op::Stop));
+    woken.input(Input::Wake);
+    woken.input(Input::Ended(Op::Stop, Outcome::Refused("no".into())));
+    woken.settle();
+    assert_eq!(woken.told, [Status::Running, Status::Inactive, Status::Deploying, Status::Running]);
     world.input(Input::Sleep(Nap::Stop));
     world.saves.clear();
     world.input(Input::NotSaved);
