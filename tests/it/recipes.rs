@@ -104,9 +104,9 @@ impl Built {
         let at = format!("{}:{port}", address.unwrap_or_else(|| panic!("no address: {seen}")));
         let client = Client::new(&format!("http://{at}"));
         eventually("the app answers", Duration::from_secs(20), || {
-            let answer = client.try_send("GET", "/", &Value::Null);
             let log = || engine::text(&format!("/containers/{}/logs?stdout=1&stderr=1", container.name));
-            answer.map(|_| ()).ok_or_else(log)
+            let seen = |error| (error, container.inspect()["State"].to_string(), log());
+            client.try_send("GET", "/", &Value::Null).map(drop).map_err(seen)
         });
         Running { container, client, at }
     }

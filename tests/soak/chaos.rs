@@ -75,13 +75,13 @@ impl Chaos {
         let id = self.any();
         let (action, up) = [("start", true), ("stop", false), ("restart", true)][self.roll(3)];
         let answer = self.ana.try_send("POST", &format!("/api/containers/{id}/{action}"), &json!({}));
-        if answer.is_some_and(|answer| answer.status == 200) {
+        if answer.is_ok_and(|answer| answer.status == 200) {
             self.wanted.get_mut(&id).unwrap().1 = Some(up);
         }
         self.renames += 1;
         let (id, name) = (self.any(), format!("Named {}", self.renames));
         let answer = self.ana.try_send("PATCH", &format!("/api/projects/{id}"), &json!({"name": name}));
-        if answer.is_some_and(|answer| answer.status == 200) {
+        if answer.is_ok_and(|answer| answer.status == 200) {
             self.wanted.get_mut(&id).unwrap().0 = name;
         }
     }

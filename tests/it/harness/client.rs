@@ -112,9 +112,10 @@ impl Client {
         sent.and_then(read)
     }
 
-    /// The same with JSON; `None` when the server is not there to answer.
-    pub fn try_send(&self, method: &str, path: &str, body: &Value) -> Option<Answer> {
-        self.request(method, path, &[], Some(body.to_string().as_bytes())).ok()
+    /// The same with JSON, or without a body; an error when the server is not there to answer.
+    pub fn try_send(&self, method: &str, path: &str, body: &Value) -> Result<Answer, ureq::Error> {
+        let body = (!body.is_null()).then(|| body.to_string());
+        self.request(method, path, &[], body.as_ref().map(String::as_bytes))
     }
 
     /// Makes an account and gives its client. The first one is the administrator.

@@ -25,7 +25,7 @@ pub fn interrupted(
                 for n in 1.. {
                     let name = json!({"name": format!("{id} {round} {n}")});
                     let answer = client.try_send("PATCH", &format!("/api/projects/{id}"), &name);
-                    if answer.is_none_or(|answer| answer.status != 200) {
+                    if !answer.is_ok_and(|answer| answer.status == 200) {
                         return;
                     }
                     last.store(n, Ordering::Release);
