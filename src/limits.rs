@@ -120,6 +120,11 @@ pub const PROXY_IDLE_PER_APP: usize = 64;
 pub const PROXY_PASSAGES_MAX: usize = 5;
 /// Requests that wait for one app to start; the others are told to come back.
 pub const PROXY_WAITING_MAX: usize = 128;
+/// Requests that waited for one app and have its answer still to come: busybox' httpd has ten connections wait for it, and what comes
+/// beyond that is lost and sent again by the kernel, later each time (12 s of 128 at once, 30 s on a bad day).
+pub const PROXY_ENTERING_MAX: usize = 8;
+/// How long one of them counts: an app that answers slowly has taken it long before.
+pub const PROXY_ENTERING_TIME: Duration = Duration::from_millis(250);
 /// How long a request is held for an app that starts.
 pub const PROXY_WAKE_MAX: Duration = Duration::from_secs(60);
 /// How long a browser that opens a page waits before it is shown that the app starts.

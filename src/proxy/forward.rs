@@ -82,6 +82,7 @@ pub fn forward(
         }
         asked => asked?,
     };
+    pass.is_answered();
     let switches = answer.status() == 101;
     if switches && !wants_upgrade {
         return Err(Error::Malformed("it switches protocols unasked").into());

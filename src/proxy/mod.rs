@@ -25,7 +25,7 @@ use upstream::{Error, Patience, Pool};
 use crate::domain::Status;
 use crate::http::{Handler, Head, Method, Refusal, Request, Response};
 use crate::limits;
-use crate::runtime::{Pass, Runtime, View};
+use crate::runtime::{Entrance, Pass, Place, Runtime, View};
 
 /// What the proxy is made of.
 pub struct Settings {
@@ -103,19 +103,18 @@ impl Proxy {
         loop {
             let snapshot = self.settings.runtime.snapshot();
             let now = snapshot.projects.get(&id).ok_or_else(|| page(404, "There is nothing here"))?;
-            if let Some(pass) = view.gate.enter() {
-                return Ok(pass);
-            }
-            let refused = || if navigates { waiting::page(now, snapshot.engine.up) } else { closed(now) };
-            match now.status {
-                Status::Stopped | Status::Error => return Err(refused()),
-                _ if !is_person => return Err(closed(now)),
-                // It runs and has no address.
-                Status::Running if began.elapsed() >= limits::PROXY_PAGE_AFTER => return Err(closed(now)),
-                // What is just falling asleep is woken again.
-                Status::Inactive | Status::Running | Status::Deploying => {
-                    self.settings.runtime.wake(id, began);
-                }
+            let unplaced = || view.gate.enter().map_or(Entrance::Closed, Entrance::Passed);
+            let queued = match place.as_ref().map_or_else(unplaced, Place::enter) {
+                Entrance::Passed(pass) => return Ok(pass),
+                Entrance::Queued => true,
+                Entrance::Closed => false,
+            };
+            // What runs and has no address is no matter of time.
+            let sees = navigates && is_person && (queued || now.status != Status::Running);
+            let refused = || if sees { waiting::page(now, snapshot.engine.up) } else { closed(now) };
+            let comes = queued || (is_person && self.comes_up(now, began));
+            if !comes {
+                return Err(refused());
             }
             if request.has_ended() {
                 ended.get_or_insert_with(|| began.elapsed());
@@ -125,6 +124,21 @@ impl Proxy {
             let Some(place) = place.as_ref().filter(|_| !left.is_zero()) else { return Err(refused()) };
             place.wait(left.min(limits::PROXY_WAIT_TICK));
         }
+    }
+
+    /// Whether an app that nobody may pass to is on its way up; has it woken where that takes a request.
+    fn comes_up(&self, now: &View, began: Instant) -> bool {
+        let comes = match now.status {
+            Status::Stopped | Status::Error => false,
+            // It has no address.
+            Status::Running => began.elapsed() < limits::PROXY_PAGE_AFTER,
+            Status::Inactive | Status::Deploying => true,
+        };
+        if comes {
+            // Also what is just falling asleep.
+            self.settings.runtime.wake(now.project.id, began);
+        }
+        comes
     }
 }
 

@@ -30,6 +30,16 @@ struct State {
     last: Option<Instant>,
     /// Requests that wait for it to open.
     waiting: usize,
+    /// When those passed that have waited and are not answered yet.
+    entering: Vec<Instant>,
+}
+
+impl State {
+    fn pass(&mut self, gate: &Arc<Gate>, to: SocketAddr, entered: Option<Instant>) -> Pass {
+        self.inside.requests += 1;
+        self.entering.extend(entered);
+        Pass { gate: Arc::clone(gate), to, counts: false, is_tunnel: false, entered }
+    }
 }
 
 /// What has passed since this process began. Whoever flushes takes differences.
@@ -77,6 +87,8 @@ pub struct Pass {
     pub to: SocketAddr,
     counts: bool,
     is_tunnel: bool,
+    /// When it came in from among those who waited, until it is answered.
+    entered: Option<Instant>,
 }
 
 impl Pass {
@@ -84,6 +96,17 @@ impl Pass {
     #[must_use]
     pub fn meter(&self) -> &Meter {
         &self.gate.meter
+    }
+
+    /// The app has begun to answer it: another one that waits may come in.
+    pub fn is_answered(&mut self) {
+        let Some(entered) = self.entered.take() else { return };
+        let mut state = self.gate.lock();
+        if let Some(at) = state.entering.iter().position(|at| *at == entered) {
+            state.entering.swap_remove(at);
+        }
+        drop(state);
+        self.gate.opened.notify_one();
     }
 
     /// Its end is the project's last activity.
@@ -103,6 +126,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
+        self.is_answered();
         let mut state = self.gate.lock();
         if self.is_tunnel {
             state.inside.tunnels -= 1;
@@ -118,16 +142,43 @@ impl Drop for Pass {
 /// A place among those who wait for a gate to open, until it is dropped.
 #[derive(Debug)]
 pub struct Place<'a> {
-    gate: &'a Gate,
+    gate: &'a Arc<Gate>,
+}
+
+/// What becomes of one that waits.
+#[derive(Debug)]
+pub enum Entrance {
+    /// It passes.
+    Passed(Pass),
+    /// It is open, and others who waited go first.
+    Queued,
+    /// It is closed.
+    Closed,
 }
 
 impl Place<'_> {
-    /// Waits until it is worth a look: it has opened, it will not, or so much time has passed.
+    /// Passes, if it is open and few enough of those who waited are on their way in: an app that has just come up takes no hundred
+    /// connections at once.
+    #[must_use]
+    pub fn enter(&self) -> Entrance {
+        let (mut state, now) = (self.gate.lock(), Instant::now());
+        let Some(to) = state.open else { return Entrance::Closed };
+        state.entering.retain(|at| now.saturating_duration_since(*at) < limits::PROXY_ENTERING_TIME);
+        if state.entering.len() >= limits::PROXY_ENTERING_MAX {
+            return Entrance::Queued;
+        }
+        Entrance::Passed(state.pass(self.gate, to, Some(now)))
+    }
+
+    /// Waits until it is worth a look: it has opened, it will not, it is one's turn, or so much time has passed.
     pub fn wait(&self, max: Duration) {
         let state = self.gate.lock();
-        if state.open.is_none() {
-            drop(self.gate.opened.wait_timeout(state, max));
-        }
+        let max = match state.open {
+            None => max,
+            Some(_) if state.entering.len() < limits::PROXY_ENTERING_MAX => return,
+            Some(_) => max.min(limits::PROXY_ENTERING_TIME),
+        };
+        drop(self.gate.opened.wait_timeout(state, max));
     }
 }
 
@@ -147,9 +198,7 @@ impl Gate {
     pub fn enter(self: &Arc<Gate>) -> Option<Pass> {
         let mut state = self.lock();
         let to = state.open?;
-        state.inside.requests += 1;
-        drop(state);
-        Some(Pass { gate: Arc::clone(self), to, counts: false, is_tunnel: false })
+        Some(state.pass(self, to, None))
     }
 
     /// Opens it to an address, or closes it to who is not inside yet. Whoever waits looks again.
@@ -190,7 +239,7 @@ impl Gate {
 
     /// A place among those who wait. `None` where there is none left.
     #[must_use]
-    pub fn place(&self) -> Option<Place<'_>> {
+    pub fn place(self: &Arc<Gate>) -> Option<Place<'_>> {
         let mut state = self.lock();
         let free = state.waiting < limits::PROXY_WAITING_MAX;
         state.waiting += usize::from(free);
@@ -214,6 +263,12 @@ mod tests {
     fn inside(gate: &Gate) -> (u32, u32) {
         let Inside { requests, tunnels } = gate.passing(Instant::now()).expect("open").inside;
         (requests, tunnels)
+    }
+
+    impl Place<'_> {
+        fn passes(&self) -> Option<Pass> {
+            if let Entrance::Passed(pass) = self.enter() { Some(pass) } else { None }
+        }
     }
 
     fn open() -> Arc<Gate> {
@@ -290,11 +345,32 @@ mod tests {
 
     #[test]
     fn case_133_so_many_wait_and_no_more() {
-        let gate = Gate::default();
+        let gate = Arc::new(Gate::default());
         let mut places: Vec<Place<'_>> = std::iter::from_fn(|| gate.place()).collect();
         assert_eq!(places.len(), limits::PROXY_WAITING_MAX);
         places.pop();
         assert!(gate.place().is_some());
+    }
+
+    #[test]
+    fn case_133_those_who_waited_come_in_a_few_at_a_time() {
+        let gate = Arc::new(Gate::default());
+        let place = gate.place().unwrap();
+        assert!(matches!(place.enter(), Entrance::Closed));
+        gate.set(Some("10.0.0.2:8080".parse().unwrap()));
+        let began = Instant::now();
+        let mut passes: Vec<Pass> = std::iter::from_fn(|| place.passes()).collect();
+        // Unless this thread was held up for so long that the first were not counted any more.
+        assert!(passes.len() == limits::PROXY_ENTERING_MAX || began.elapsed() >= limits::PROXY_ENTERING_TIME);
+        assert!(gate.enter().is_some(), "who did not wait is not held up");
+        passes[0].is_answered();
+        passes.push(place.passes().expect("one was answered"));
+        while place.passes().is_none() {
+            place.wait(Duration::from_secs(60));
+        }
+        assert!(began.elapsed() >= limits::PROXY_ENTERING_TIME, "a slow answer holds nobody up for longer");
+        drop(passes);
+        assert!(gate.lock().entering.is_empty());
     }
 
     #[test]

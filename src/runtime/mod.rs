@@ -23,7 +23,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 pub use container::Reach;
-pub use gate::{Gate, Pass};
+pub use gate::{Entrance, Gate, Pass, Place};
 pub use hub::Hub;
 pub use snapshot::{EngineState, Snapshot, View};
 

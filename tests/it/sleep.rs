@@ -227,6 +227,12 @@ fn case_133_of_five_hundred_at_once_128_are_held_for_one_start_and_nobody_else_w
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 2\r\n"), "{answer}");
     }
     assert!(served.iter().all(|(_, at)| *at > others), "the other one was answered while these were waiting");
+    let times = || served.iter().map(|(_, at)| *at);
+    let spread = times().max().unwrap() - times().min().unwrap();
+    assert!(
+        spread < SOON / 3,
+        "the last one came {spread:?} after the first: its connection was lost at first"
+    );
     assert_eq!(stage.starts(), starts + 1);
 }
 
