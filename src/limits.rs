@@ -137,6 +137,9 @@ pub const PROXY_PAGE_AGAIN_S: u64 = 1;
 pub const SLEEP_AFTER: Duration = Duration::from_secs(1800);
 /// How long an app must have been running until it may be put to sleep.
 pub const SLEEP_GRACE: Duration = Duration::from_secs(120);
+/// Pauses until a request tries an app again that did not come up when one woke it; the last one is for all that follow.
+pub const WAKE_BACKOFF: [Duration; 4] =
+    [Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3600)];
 /// Wakes of a project whose times are kept: what is to be expected of the next one.
 pub const WAKES_KEPT: u32 = 100;
 /// How late the supervisor may come to look who is idle, until that is no measure of idleness.

@@ -86,6 +86,8 @@ pub struct Facts {
     pub engine: bool,
     /// Its status.
     pub status: Status,
+    /// How long until a request tries it again, where one woke it and it failed.
+    pub wakes_in: Option<Duration>,
     /// How long without a counted request until it may sleep.
     pub after: IdleAfter,
     /// How long it must have been running.
@@ -113,6 +115,8 @@ pub enum Verdict {
     Asleep,
     /// It does not run, or not yet.
     Down(Status),
+    /// It failed when a request woke it; so long until one tries again.
+    Failed(Duration),
     /// It is not to sleep.
     Never,
     /// Its container would be removed.
@@ -147,6 +151,9 @@ impl Facts {
             (Status::Running, ..) if self.vanishes => return Verdict::Vanishes,
             (Status::Running, _, None) => return Verdict::Unreached,
             (Status::Running, _, Some(passing)) => passing,
+            (Status::Error, ..) => {
+                return self.wakes_in.map_or(Verdict::Down(Status::Error), Verdict::Failed);
+            }
             (status, ..) => return Verdict::Down(status),
         };
         let IdleAfter::After(after) = self.after else { return Verdict::Never };
@@ -184,6 +191,13 @@ impl Verdict {
             Verdict::Down(Status::Error) => {
                 "Down: it failed, and its reason says why. No request wakes it.".to_owned()
             }
+            Verdict::Failed(Duration::ZERO) => {
+                "Down: it failed, and its reason says why. The next request tries it again.".to_owned()
+            }
+            Verdict::Failed(left) => format!(
+                "Down: it failed, and its reason says why. Who asks for it in {} has it tried again.",
+                uptime_text(*left)
+            ),
             Verdict::Down(_) => "Down: somebody stopped it. No request wakes it.".to_owned(),
             Verdict::Never => "Awake: it is not put to sleep (idle_after is never).".to_owned(),
             Verdict::Vanishes => {
@@ -229,6 +243,7 @@ mod tests {
     const IDLE: Facts = Facts {
         engine: true,
         status: Status::Running,
+        wakes_in: None,
         after: IdleAfter::After(minutes(30)),
         grace: minutes(2),
         up: minutes(600),
@@ -256,6 +271,16 @@ mod tests {
                 "somebody stopped it",
             ),
             (Facts { status: Status::Error, ..IDLE }, Verdict::Down(Status::Error), "it failed"),
+            (
+                Facts { status: Status::Error, wakes_in: Some(minutes(5)), ..IDLE },
+                Verdict::Failed(minutes(5)),
+                "Who asks for it in 5m has it tried again.",
+            ),
+            (
+                Facts { status: Status::Error, wakes_in: Some(Duration::ZERO), ..IDLE },
+                Verdict::Failed(Duration::ZERO),
+                "The next request tries it again.",
+            ),
             (Facts { status: Status::Deploying, ..IDLE }, Verdict::Down(Status::Deploying), "it is starting"),
             (Facts { after: never, ..IDLE }, Verdict::Never, "idle_after is never"),
             (Facts { vanishes: true, ..IDLE }, Verdict::Vanishes, "removes its container"),

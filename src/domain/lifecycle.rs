@@ -180,7 +180,7 @@ pub enum Input {
     Restart,
     /// Nobody uses it: it is to be down until somebody does.
     Sleep(Nap),
-    /// Somebody uses it again.
+    /// Somebody uses it again, which sleeps, or failed when it was woken before.
     Wake,
     /// Its owner wants it up once it is built.
     Wanted,
@@ -476,7 +476,7 @@ impl Life {
             }
             Input::Sleep(nap) => self.fall_asleep(nap, effects),
             Input::Wake => {
-                if self.asleep {
+                if self.asleep || self.failed.is_some() {
                     self.command_up(false, now, effects);
                 }
             }

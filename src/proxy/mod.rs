@@ -129,7 +129,8 @@ impl Proxy {
     /// Whether an app that nobody may pass to is on its way up; has it woken where that takes a request.
     fn comes_up(&self, now: &View, began: Instant) -> bool {
         let comes = match now.status {
-            Status::Stopped | Status::Error => false,
+            Status::Stopped => false,
+            Status::Error => now.wakes_in(Instant::now()) == Some(Duration::ZERO),
             // It has no address.
             Status::Running => began.elapsed() < limits::PROXY_PAGE_AFTER,
             Status::Inactive | Status::Deploying => true,
@@ -209,7 +210,11 @@ fn closed(view: &View) -> Response {
     };
     let response = page(503, sentence);
     match view.status {
-        Status::Stopped | Status::Error => response,
+        Status::Stopped => response,
+        Status::Error => match view.wakes_in(Instant::now()) {
+            Some(left) => response.header("Retry-After", left.as_secs() + 1),
+            None => response,
+        },
         Status::Running | Status::Deploying | Status::Inactive => {
             response.header("Retry-After", limits::PROXY_RETRY_AFTER_S)
         }

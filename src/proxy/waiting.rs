@@ -4,11 +4,12 @@
 //! is a convenience: without it the page asks again by itself.
 
 use std::fmt::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::domain::lifecycle::LAST_OUTPUT;
+use crate::domain::metrics::uptime_text;
 use crate::domain::{Deployment, Status};
 use crate::http::Response;
 use crate::limits;
@@ -62,6 +63,10 @@ pub fn page(view: &View, engine: bool) -> Response {
             let _ = writeln!(more, "<p><small>It mostly takes {}.</small></p>", seconds(expected));
         }
     }
+    if let Some(left) = view.wakes_in(Instant::now()) {
+        let left = uptime_text(left + Duration::from_secs(1));
+        let _ = writeln!(more, "<p><small>It is tried again if somebody opens it in {left}.</small></p>");
+    }
     let output = output(view);
     let hidden = if over && output.is_some() { "" } else { " hidden" };
     let _ = write!(more, "<pre{hidden}>{}</pre>", escaped(output.unwrap_or_default()));
@@ -79,7 +84,11 @@ pub fn page(view: &View, engine: bool) -> Response {
              base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         )
         .header("Cache-Control", "no-store");
-    if over { response } else { response.header("Retry-After", again) }
+    match view.wakes_in(Instant::now()) {
+        Some(left) => response.header("Retry-After", left.as_secs() + 1),
+        None if over => response,
+        None => response.header("Retry-After", again),
+    }
 }
 
 fn plain(status: u16, body: String) -> Response {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::gate::Gate;
-use super::sleep::{Waking, Watched};
+use super::sleep::{FailedWakes, Waking, Watched};
 use super::snapshot::{Run, View};
 use super::{Reply, container};
 use crate::docker::{Inspected, State};
@@ -91,6 +91,8 @@ pub(super) struct Entry {
     pub running_since: Option<Instant>,
     /// The wake that goes on.
     pub waking: Option<Waking>,
+    /// Those before it that failed, or what makes it an error.
+    pub failed_wakes: Option<FailedWakes>,
     /// The last ones, and how long they took.
     pub wakes: VecDeque<Wake>,
     pub wake_times: Option<WakeTimes>,
@@ -129,6 +131,7 @@ impl Entry {
             watched: None,
             running_since: None,
             waking: None,
+            failed_wakes: None,
             wakes: VecDeque::new(),
             wake_times: None,
             held: Held::default(),
@@ -238,6 +241,7 @@ impl Entry {
             speaks: life.speaks(),
             running_since: self.running_since,
             wake_times: self.wake_times,
+            wakes_at: self.failed_wakes.map(|failed| failed.again_at),
             run: up.and_then(run_of),
             gate: Arc::clone(&self.gate),
             deployment: self.deployment(),

@@ -20,6 +20,23 @@ pub(super) struct Waking {
     start: Option<Duration>,
     /// Until it answered at its port.
     ready: Option<Duration>,
+    /// How many failed before this one, without one between that did not.
+    failed: usize,
+}
+
+/// Wakes that failed one after the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FailedWakes {
+    count: usize,
+    /// From when on a request tries again.
+    pub again_at: Instant,
+}
+
+impl FailedWakes {
+    fn new(count: usize, now: Instant) -> FailedWakes {
+        let pause = limits::WAKE_BACKOFF[count.clamp(1, limits::WAKE_BACKOFF.len()) - 1];
+        FailedWakes { count, again_at: now + pause }
+    }
 }
 
 /// What a container receives by other ways than the proxy: one that was adopted publishes ports, and has neighbours.
@@ -124,15 +141,18 @@ impl Supervisor {
         }
     }
 
-    /// Wakes a project for a request that came at `asked`.
+    /// Wakes a project for a request that came at `asked`; also one that did not come up the last time, once its pause is over.
     pub(super) fn wake(&mut self, id: ProjectId, asked: Instant) {
-        if !self.engine.up || !self.entries.get(&id).is_some_and(is_asleep) {
+        let Some(entry) = self.entries.get(&id).filter(|_| self.engine.up) else { return };
+        let failed = entry.failed_wakes.filter(|failed| failed.again_at <= Instant::now());
+        if !is_asleep(entry) && failed.is_none() {
             return;
         }
         self.step(id, Input::Wake);
         if let Some(entry) = self.entries.get_mut(&id).filter(|entry| !is_asleep(entry)) {
             entry.gate.meter.add(Sum::WAKES, 1);
-            entry.waking = Some(Waking { asked, start: None, ready: None });
+            let failed = failed.map_or(0, |failed| failed.count);
+            entry.waking = Some(Waking { asked, start: None, ready: None, failed });
         }
     }
 
@@ -153,10 +173,18 @@ impl Supervisor {
             (Status::Running, Some(waking)) => {
                 waking.ready.get_or_insert(waking.asked.elapsed());
             }
-            (Status::Error | Status::Stopped, _) => {
-                entry.waking = None;
+            (Status::Error, waking) => {
+                if let Some(waking) = waking.take() {
+                    entry.failed_wakes = Some(FailedWakes::new(waking.failed + 1, Instant::now()));
+                }
                 entry.gate.give_up();
             }
+            (Status::Stopped, _) => {
+                (entry.waking, entry.failed_wakes) = (None, None);
+                entry.gate.give_up();
+            }
+            // Something else than a request has it come up, or it is up.
+            (_, None) => entry.failed_wakes = None,
             _ => {}
         }
     }
@@ -217,6 +245,14 @@ mod tests {
 
     fn calm(watched: &Watched) -> u64 {
         watched.calm().as_secs()
+    }
+
+    #[test]
+    fn each_wake_that_fails_makes_the_next_one_wait_for_longer_up_to_an_hour() {
+        let now = Instant::now();
+        let pauses: Vec<u64> =
+            (1..7).map(|count| (FailedWakes::new(count, now).again_at - now).as_secs()).collect();
+        assert_eq!(pauses, [10, 60, 600, 3600, 3600, 3600]);
     }
 
     #[test]

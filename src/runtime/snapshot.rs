@@ -39,6 +39,8 @@ pub struct View {
     pub running_since: Option<Instant>,
     /// How long it took to wake, as far as it ever did.
     pub wake_times: Option<WakeTimes>,
+    /// From when on a request wakes it again, where it failed when the last one did.
+    pub(super) wakes_at: Option<Instant>,
     /// The container behind it, while that runs.
     pub run: Option<Run>,
     /// Where requests pass to it.
@@ -66,6 +68,7 @@ impl View {
         Facts {
             engine,
             status: self.status,
+            wakes_in: self.wakes_in(now),
             after: self.project.idle_after(rule),
             grace: rule.grace,
             cpu_floor: rule.cpu_floor,
@@ -76,6 +79,13 @@ impl View {
             vanishes: rule.nap == Nap::Stop && self.run.as_ref().is_some_and(|run| run.auto_remove),
             cpu: self.metrics.filter(|_| fresh).map(|metrics| metrics.cpu),
         }
+    }
+
+    /// How long until a request tries it again which failed when the last one woke it; nothing of one that no request wakes.
+    #[must_use]
+    pub fn wakes_in(&self, now: Instant) -> Option<Duration> {
+        let at = self.wakes_at.filter(|_| self.status == Status::Error)?;
+        Some(at.saturating_duration_since(now))
     }
 
     /// What has passed to its app since the project exists.

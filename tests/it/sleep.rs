@@ -278,8 +278,31 @@ fn case_134_an_app_that_does_not_listen_any_more_is_an_error_told_once_and_a_bro
     );
     assert!(own_page(&stage.door, "state").contains("\"status\":\"error\""));
     let held = visit(&stage.door, "app");
-    assert!(held.starts_with("HTTP/1.1 503 ") && !held.contains("Retry-After"), "{held}");
+    assert!(held.starts_with("HTTP/1.1 503 "), "{held}");
     assert_eq!(stage.starts(), starts, "who failed is not tried with each request");
+}
+
+#[test]
+fn who_did_not_come_up_when_it_was_woken_is_tried_again_after_a_pause_and_not_with_each_request() {
+    let image = image(&format!(
+        "echo x >>/ran; [ $(busybox wc -l </ran) = 2 ] && {{ echo its last words; exit 3; }}; {SERVE}"
+    ));
+    let stage = Stage::with(&image.0, "");
+    stage.asleep();
+    let starts = stage.starts();
+    let held = visit(&stage.door, "app");
+    assert!(held.starts_with("HTTP/1.1 503 ") && held.contains("\r\nRetry-After: "), "{held}");
+    assert_eq!(stage.stream.statuses_until(&stage.id, "error", SOON), ["deploying", "error"]);
+    assert!(browse(&stage.door).contains("It is tried again if somebody opens it in "));
+    assert!(stage.why()["sentence"].as_str().unwrap().contains("has it tried again."), "{}", stage.why());
+    assert!(visit(&stage.door, "app").starts_with("HTTP/1.1 503 "));
+    assert_eq!(stage.starts(), starts + 1);
+    let answer = eventually("it is tried again", SOON, || {
+        let answer = visit(&stage.door, "app");
+        if answer.starts_with("HTTP/1.1 200 ") { Ok(answer) } else { Err(answer) }
+    });
+    assert!(answer.ends_with("hello"));
+    assert_eq!(stage.starts(), starts + 2);
 }
 
 #[test]

@@ -898,6 +898,22 @@ fn case_132_who_is_put_to_sleep_is_inactive_at_once_and_woken_by_a_request() {
 }
 
 #[test]
+fn who_failed_when_it_was_woken_can_be_woken_again() {
+    let mut world = World::running(Kind::Ours);
+    world.input(Input::Sleep(Nap::Stop));
+    world.pass(Duration::from_secs(60));
+    world.crashes = true;
+    world.input(Input::Wake);
+    world.pass(Duration::from_secs(60));
+    let reason = Some("Exited with code 1. Last output: boom");
+    assert_eq!((world.life.status(), world.life.reason()), (Status::Error, reason));
+    world.crashes = false;
+    world.input(Input::Wake);
+    world.pass(Duration::from_secs(10));
+    assert_eq!((world.life.status(), world.life.reason()), (Status::Running, None));
+}
+
+#[test]
 fn an_adopted_container_that_ended_in_its_own_way_when_it_was_put_to_sleep_sleeps_and_is_no_error() {
     for exit in [0, 1, 137, 143] {
         let mut world = World::running(Kind::Adopted);
