@@ -236,6 +236,24 @@ fn case_133_of_five_hundred_at_once_128_are_held_for_one_start_and_nobody_else_w
     assert_eq!(stage.starts(), starts + 1);
 }
 
+#[test]
+fn a_sleeping_project_wakes_once_for_fifty_clients_and_answers_each() {
+    let stage = Stage::new();
+    stage.asleep();
+    let starts = stage.starts();
+    let asking: Vec<_> = (0..50)
+        .map(|_| {
+            let at = stage.door.clone();
+            aside(move || visit(&at, "app"))
+        })
+        .collect();
+    for asked in asking {
+        let answer = asked.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("hello"), "{answer}");
+    }
+    assert_eq!(stage.starts(), starts + 1);
+}
+
 /// Serves once; started again it does not listen.
 const ONCE: &str = "[ -f /ran ] && exec busybox sleep 1000; busybox touch /ran; ";
 
