@@ -475,8 +475,10 @@ impl Life {
                 self.save(Change::Deleting, effects);
             }
             Input::Sleep(nap) => self.fall_asleep(nap, effects),
+            // What is on its way out stays on it.
+            Input::Wake | Input::NotBuilt(_) if self.goal == Goal::Gone => {}
             Input::Wake => {
-                if self.asleep || self.failed.is_some() {
+                if self.asleep || (self.failed.is_some() && self.desired != Desired::Stopped) {
                     self.command_up(false, now, effects);
                 }
             }
@@ -490,8 +492,6 @@ impl Life {
                 self.gently = true;
                 self.not_before = Some(now + after);
             }
-            // What is on its way out stays on it.
-            Input::NotBuilt(_) if self.goal == Goal::Gone => {}
             Input::NotBuilt(reason) => {
                 self.failed = Some(reason);
                 self.rest(effects);

@@ -898,6 +898,19 @@ fn case_132_who_is_put_to_sleep_is_inactive_at_once_and_woken_by_a_request() {
 }
 
 #[test]
+fn who_is_deleted_in_its_sleep_is_gone_whoever_asks_for_it_meanwhile() {
+    for kind in KINDS {
+        let mut world = World::running(kind);
+        world.input(Input::Sleep(Nap::Stop));
+        world.pass(Duration::from_secs(60));
+        world.input(Input::Delete);
+        world.input(Input::Wake);
+        world.pass(Duration::from_secs(60));
+        assert!(world.forgotten, "{kind:?}: {:?}", world.life);
+    }
+}
+
+#[test]
 fn who_failed_when_it_was_woken_can_be_woken_again() {
     let mut world = World::running(Kind::Ours);
     world.input(Input::Sleep(Nap::Stop));
