@@ -152,7 +152,8 @@ impl Facts {
             (Status::Running, _, None) => return Verdict::Unreached,
             (Status::Running, _, Some(passing)) => passing,
             (Status::Error, ..) => {
-                return self.wakes_in.map_or(Verdict::Down(Status::Error), Verdict::Failed);
+                let left = self.wakes_in.filter(|_| self.engine);
+                return left.map_or(Verdict::Down(Status::Error), Verdict::Failed);
             }
             (status, ..) => return Verdict::Down(status),
         };
@@ -168,6 +169,15 @@ impl Facts {
             (_, Bypass::Calm(calm)) if calm < after => Verdict::Bypassed(calm, after.saturating_sub(calm)),
             _ => Verdict::Idle,
         }
+    }
+}
+
+/// A time that is left, as people write it: whoever comes back after it is not too early.
+#[must_use]
+pub fn left_text(left: Duration) -> String {
+    match left.as_millis().div_ceil(1000) {
+        seconds @ 0..=60 => format!("{seconds} s"),
+        seconds => format!("{} min", seconds.div_ceil(60)),
     }
 }
 
@@ -196,7 +206,7 @@ impl Verdict {
             }
             Verdict::Failed(left) => format!(
                 "Down: it failed, and its reason says why. Who asks for it in {} has it tried again.",
-                uptime_text(*left)
+                left_text(*left)
             ),
             Verdict::Down(_) => "Down: somebody stopped it. No request wakes it.".to_owned(),
             Verdict::Never => "Awake: it is not put to sleep (idle_after is never).".to_owned(),
@@ -271,16 +281,6 @@ mod tests {
                 "somebody stopped it",
             ),
             (Facts { status: Status::Error, ..IDLE }, Verdict::Down(Status::Error), "it failed"),
-            (
-                Facts { status: Status::Error, wakes_in: Some(minutes(5)), ..IDLE },
-                Verdict::Failed(minutes(5)),
-                "Who asks for it in 5m has it tried again.",
-            ),
-            (
-                Facts { status: Status::Error, wakes_in: Some(Duration::ZERO), ..IDLE },
-                Verdict::Failed(Duration::ZERO),
-                "The next request tries it again.",
-            ),
             (Facts { status: Status::Deploying, ..IDLE }, Verdict::Down(Status::Deploying), "it is starting"),
             (Facts { after: never, ..IDLE }, Verdict::Never, "idle_after is never"),
             (Facts { vanishes: true, ..IDLE }, Verdict::Vanishes, "removes its container"),
@@ -328,5 +328,20 @@ mod tests {
         assert_eq!(Verdict::Used(minutes(3), minutes(27)).sleeps_in(), Some(minutes(27)));
         assert_eq!(Verdict::Bypassed(minutes(3), minutes(27)).sleeps_in(), Some(minutes(27)));
         assert_eq!(Verdict::Open(Inside { requests: 1, tunnels: 0 }, None).sleeps_in(), None);
+    }
+
+    #[test]
+    fn who_failed_when_it_was_woken_says_when_it_is_tried_again() {
+        for (wakes_in, engine, verdict, sentence) in [
+            (minutes(5), true, Verdict::Failed(minutes(5)), "Who asks for it in 5 min has it tried again."),
+            (Duration::ZERO, true, Verdict::Failed(Duration::ZERO), "The next request tries it again."),
+            (Duration::ZERO, false, Verdict::Down(Status::Error), "No request wakes it."),
+        ] {
+            let facts = Facts { status: Status::Error, wakes_in: Some(wakes_in), engine, ..IDLE };
+            assert_eq!(facts.judge(), verdict);
+            assert!(verdict.sentence().contains(sentence), "{}", verdict.sentence());
+        }
+        let texts = [1, 9_001, 60_000, 60_001, 600_000].map(|ms| left_text(Duration::from_millis(ms)));
+        assert_eq!(texts, ["1 s", "10 s", "60 s", "2 min", "10 min"]);
     }
 }

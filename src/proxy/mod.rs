@@ -109,10 +109,16 @@ impl Proxy {
                 Entrance::Queued => true,
                 Entrance::Closed => false,
             };
-            // What runs and has no address is no matter of time.
-            let sees = navigates && is_person && (queued || now.status != Status::Running);
-            let refused = || if sees { waiting::page(now, snapshot.engine.up) } else { closed(now) };
-            let comes = queued || (is_person && self.comes_up(now, began));
+            let engine = snapshot.engine.up;
+            let sees = navigates
+                && match now.status {
+                    Status::Stopped | Status::Error => true,
+                    Status::Inactive | Status::Deploying => is_person,
+                    // What has no address is no matter of time.
+                    Status::Running => queued,
+                };
+            let refused = || if sees { waiting::page(now, engine) } else { closed(now) };
+            let comes = queued || (is_person && self.comes_up(now, engine, began));
             if !comes {
                 return Err(refused());
             }
@@ -121,16 +127,20 @@ impl Proxy {
             }
             patience = ended.map_or(patience, |at| patience.min(at + limits::PROXY_LEFT_MAX));
             let left = patience.saturating_sub(began.elapsed());
-            let Some(place) = place.as_ref().filter(|_| !left.is_zero()) else { return Err(refused()) };
+            let Some(place) = place.as_ref().filter(|_| !left.is_zero()) else {
+                // Not refused only because its turn has not come, where the app is up.
+                let late = view.gate.enter().filter(|_| queued && !sees);
+                return late.ok_or_else(refused);
+            };
             place.wait(left.min(limits::PROXY_WAIT_TICK));
         }
     }
 
     /// Whether an app that nobody may pass to is on its way up; has it woken where that takes a request.
-    fn comes_up(&self, now: &View, began: Instant) -> bool {
+    fn comes_up(&self, now: &View, engine: bool, began: Instant) -> bool {
         let comes = match now.status {
             Status::Stopped => false,
-            Status::Error => now.wakes_in(Instant::now()) == Some(Duration::ZERO),
+            Status::Error => engine && now.wakes_in(Instant::now()) == Some(Duration::ZERO),
             // It has no address.
             Status::Running => began.elapsed() < limits::PROXY_PAGE_AFTER,
             Status::Inactive | Status::Deploying => true,
@@ -212,8 +222,8 @@ fn closed(view: &View) -> Response {
     match view.status {
         Status::Stopped => response,
         Status::Error => match view.wakes_in(Instant::now()) {
-            Some(left) => response.header("Retry-After", left.as_secs() + 1),
-            None => response,
+            Some(left) if !left.is_zero() => response.header("Retry-After", left.as_secs() + 1),
+            _ => response,
         },
         Status::Running | Status::Deploying | Status::Inactive => {
             response.header("Retry-After", limits::PROXY_RETRY_AFTER_S)

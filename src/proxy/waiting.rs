@@ -4,12 +4,12 @@
 //! is a convenience: without it the page asks again by itself.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 
+use crate::domain::idle::left_text;
 use crate::domain::lifecycle::LAST_OUTPUT;
-use crate::domain::metrics::uptime_text;
 use crate::domain::{Deployment, Status};
 use crate::http::Response;
 use crate::limits;
@@ -63,10 +63,6 @@ pub fn page(view: &View, engine: bool) -> Response {
             let _ = writeln!(more, "<p><small>It mostly takes {}.</small></p>", seconds(expected));
         }
     }
-    if let Some(left) = view.wakes_in(Instant::now()) {
-        let left = uptime_text(left + Duration::from_secs(1));
-        let _ = writeln!(more, "<p><small>It is tried again if somebody opens it in {left}.</small></p>");
-    }
     let output = output(view);
     let hidden = if over && output.is_some() { "" } else { " hidden" };
     let _ = write!(more, "<pre{hidden}>{}</pre>", escaped(output.unwrap_or_default()));
@@ -85,9 +81,9 @@ pub fn page(view: &View, engine: bool) -> Response {
         )
         .header("Cache-Control", "no-store");
     match view.wakes_in(Instant::now()) {
-        Some(left) => response.header("Retry-After", left.as_secs() + 1),
-        None if over => response,
-        None => response.header("Retry-After", again),
+        Some(left) if !left.is_zero() => response.header("Retry-After", left.as_secs() + 1),
+        _ if over => response,
+        _ => response.header("Retry-After", again),
     }
 }
 
@@ -97,16 +93,25 @@ fn plain(status: u16, body: String) -> Response {
         .header("X-Content-Type-Options", "nosniff")
 }
 
+const NO_ENGINE: &str = "Docker does not answer, which is to start this app.";
+
 /// What to say of it to a visitor.
 fn sentence(view: &View, engine: bool) -> String {
     match view.status {
-        Status::Inactive | Status::Deploying if !engine => {
-            "Docker does not answer, which is to start this app.".to_owned()
-        }
+        Status::Inactive | Status::Deploying if !engine => NO_ENGINE.to_owned(),
         Status::Inactive => "This app was asleep and is waking up.".to_owned(),
         Status::Running => "This app is ready.".to_owned(),
         Status::Stopped => "This app is stopped.".to_owned(),
-        Status::Error => "This app did not start.".to_owned(),
+        Status::Error => match view.wakes_in(Instant::now()) {
+            Some(left) if left.is_zero() && !engine => NO_ENGINE.to_owned(),
+            Some(left) => {
+                format!(
+                    "This app did not start. It is tried again if somebody opens it in {}.",
+                    left_text(left)
+                )
+            }
+            None => "This app did not start.".to_owned(),
+        },
         Status::Deploying if view.run.is_some() => {
             "This app has been started and is getting ready.".to_owned()
         }

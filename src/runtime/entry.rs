@@ -91,7 +91,7 @@ pub(super) struct Entry {
     pub running_since: Option<Instant>,
     /// The wake that goes on.
     pub waking: Option<Waking>,
-    /// Those before it that failed, or what makes it an error.
+    /// Those that failed since it was up.
     pub failed_wakes: Option<FailedWakes>,
     /// The last ones, and how long they took.
     pub wakes: VecDeque<Wake>,

@@ -372,6 +372,7 @@ impl Supervisor {
 
     /// The new version is the project's.
     fn switch(&mut self, id: ProjectId) {
+        self.forget_wakes(id);
         let now = Instant::now();
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Some(Active { deployment, .. }) = entry.active.take() else { return };

@@ -20,8 +20,6 @@ pub(super) struct Waking {
     start: Option<Duration>,
     /// Until it answered at its port.
     ready: Option<Duration>,
-    /// How many failed before this one, without one between that did not.
-    failed: usize,
 }
 
 /// Wakes that failed one after the other.
@@ -143,16 +141,18 @@ impl Supervisor {
 
     /// Wakes a project for a request that came at `asked`; also one that did not come up the last time, once its pause is over.
     pub(super) fn wake(&mut self, id: ProjectId, asked: Instant) {
-        let Some(entry) = self.entries.get(&id).filter(|_| self.engine.up) else { return };
-        let failed = entry.failed_wakes.filter(|failed| failed.again_at <= Instant::now());
-        if !is_asleep(entry) && failed.is_none() {
+        let wakes = |entry: &Entry| {
+            let again = entry.failed_wakes.is_some_and(|failed| failed.again_at <= Instant::now());
+            is_asleep(entry) || (again && entry.shown == Status::Error)
+        };
+        if !self.engine.up || !self.entries.get(&id).is_some_and(wakes) {
             return;
         }
         self.step(id, Input::Wake);
-        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| !is_asleep(entry)) {
+        let comes_up = |entry: &&mut Entry| entry.current.life.status() == Status::Deploying;
+        if let Some(entry) = self.entries.get_mut(&id).filter(comes_up) {
             entry.gate.meter.add(Sum::WAKES, 1);
-            let failed = failed.map_or(0, |failed| failed.count);
-            entry.waking = Some(Waking { asked, start: None, ready: None, failed });
+            entry.waking = Some(Waking { asked, start: None, ready: None });
         }
     }
 
@@ -170,12 +170,17 @@ impl Supervisor {
     pub(super) fn note_life(&mut self, id: ProjectId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match (entry.current.life.status(), &mut entry.waking) {
-            (Status::Running, Some(waking)) => {
-                waking.ready.get_or_insert(waking.asked.elapsed());
+            (Status::Running, waking) => {
+                if let Some(waking) = waking {
+                    waking.ready.get_or_insert(waking.asked.elapsed());
+                }
+                entry.failed_wakes = None;
             }
             (Status::Error, waking) => {
-                if let Some(waking) = waking.take() {
-                    entry.failed_wakes = Some(FailedWakes::new(waking.failed + 1, Instant::now()));
+                // What came up and failed later was not woken in vain.
+                if waking.take().is_some_and(|waking| waking.ready.is_none()) {
+                    let before = entry.failed_wakes.map_or(0, |failed| failed.count);
+                    entry.failed_wakes = Some(FailedWakes::new(before + 1, Instant::now()));
                 }
                 entry.gate.give_up();
             }
@@ -183,8 +188,6 @@ impl Supervisor {
                 (entry.waking, entry.failed_wakes) = (None, None);
                 entry.gate.give_up();
             }
-            // Something else than a request has it come up, or it is up.
-            (_, None) => entry.failed_wakes = None,
             _ => {}
         }
     }
@@ -196,6 +199,14 @@ impl Supervisor {
         let of_this = |waking: &&Waking| waking.ready.is_some_and(|ready| asked <= waking.asked + ready);
         if let Some(waking) = waking.filter(of_this) {
             self.end_wake(id, Some(answered.saturating_duration_since(waking.asked)));
+        }
+    }
+
+    /// A person or a deployment has decided: what becomes of it is no request's doing.
+    pub(super) fn forget_wakes(&mut self, id: ProjectId) {
+        self.end_wake(id, None);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.failed_wakes = None;
         }
     }
 

@@ -409,6 +409,7 @@ impl Supervisor {
             Command::Delete => Input::Delete,
             Command::Cancel(number) => return self.cancel(id, number, reply),
         };
+        self.forget_wakes(id);
         let next = self.decided(id, command);
         self.step(id, input);
         if let Some(next) = next {
