@@ -373,10 +373,7 @@ impl Server {
             }
             if left.is_empty() { Ok(()) } else { Err(left) }
         });
-        eventually("its network is gone", limit, || {
-            let (status, answer) = image::raw("DELETE", &format!("/networks/muelle-{instance}"), "", b"");
-            if matches!(status, 204 | 404) { Ok(()) } else { Err(answer) }
-        });
+        Server::remove_network(&format!("muelle-{instance}"));
         // While a build that was ended is not over, it has containers of its own, which the engine removes; one that died meanwhile does not.
         let built = &**super::git_server::BUILT_HERE;
         let since = std::time::Instant::now();
@@ -390,6 +387,24 @@ impl Server {
         });
         Server::remove_images(&format!("muelle.instance={instance}"), "");
         Server::remove_images(built, r#","dangling":["true"]"#);
+    }
+
+    /// Docker 20.10 forgets now and then to take a container off its network that is removed while it ends: then by force.
+    fn remove_network(name: &str) {
+        let limit = std::time::Duration::from_secs(20);
+        let since = std::time::Instant::now();
+        eventually("its network is gone", limit, || {
+            let path = format!("/networks/{name}");
+            let (status, answer) = image::raw("DELETE", &path, "", b"");
+            let (_, network) = engine::json("GET", &path, &serde_json::Value::Null);
+            let forgotten = network["Containers"].as_object().filter(|_| since.elapsed() > limit / 4);
+            for (_, container) in forgotten.into_iter().flatten() {
+                eprintln!("the engine has left on its network what it has removed: {container}");
+                let body = serde_json::json!({"Container": container["Name"], "Force": true});
+                engine::json("POST", &format!("{path}/disconnect"), &body);
+            }
+            if matches!(status, 204 | 404) { Ok(()) } else { Err((answer, network)) }
+        });
     }
 
     fn remove_images(label: &str, more: &str) {
