@@ -175,7 +175,8 @@ fn own_engine_case_89_91_a_build_that_fills_the_disk_is_ended_before_it_is_full(
     let stage = Stage::with("[deploy]\nallow_http = true\nbuild_memory_mb = 8000\nbuild_cpus = 0.1\n");
     let id = stage.running("first");
     let before = free_mib(&own.data());
-    let reason = fails(&stage, &id, &run(&id, "busybox dd if=/dev/zero of=/x bs=64k"), SOON);
+    // With a tenth of a CPU, so that it is seen coming: 13 s, or more than 30 on a busy machine.
+    let reason = fails(&stage, &id, &run(&id, "busybox dd if=/dev/zero of=/x bs=64k"), SOON * 3);
     assert_eq!(reason, "The disk was nearly full, so that the build was ended");
     eventually("what it wrote is gone", SOON, || {
         let now = free_mib(&own.data());
