@@ -389,7 +389,7 @@ impl Server {
         Server::remove_images(built, r#","dangling":["true"]"#);
     }
 
-    /// Docker 20.10 forgets now and then to take a container off its network that is removed while it ends: then by force.
+    /// Docker 20.10 was seen to leave a container that it had removed on its network for good: then by force.
     fn remove_network(name: &str) {
         let limit = std::time::Duration::from_secs(20);
         let since = std::time::Instant::now();
