@@ -220,15 +220,20 @@ fn closed(view: &View) -> Response {
     };
     let response = page(503, sentence);
     match view.status {
-        Status::Stopped => response,
-        Status::Error => match view.wakes_in(Instant::now()) {
-            Some(left) if !left.is_zero() => response.header("Retry-After", left.as_secs() + 1),
-            _ => response,
+        Status::Stopped | Status::Error => match again_in(view) {
+            Some(seconds) => response.header("Retry-After", seconds),
+            None => response,
         },
         Status::Running | Status::Deploying | Status::Inactive => {
             response.header("Retry-After", limits::PROXY_RETRY_AFTER_S)
         }
     }
+}
+
+/// In how many seconds a request tries it again, where it failed when one woke it.
+fn again_in(view: &View) -> Option<u64> {
+    let left = view.wakes_in(Instant::now()).filter(|left| !left.is_zero());
+    left.map(|left| left.as_secs() + 1)
 }
 
 #[cfg(test)]

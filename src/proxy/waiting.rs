@@ -80,10 +80,10 @@ pub fn page(view: &View, engine: bool) -> Response {
              base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         )
         .header("Cache-Control", "no-store");
-    match view.wakes_in(Instant::now()) {
-        Some(left) if !left.is_zero() => response.header("Retry-After", left.as_secs() + 1),
-        _ if over => response,
-        _ => response.header("Retry-After", again),
+    match super::again_in(view) {
+        Some(seconds) => response.header("Retry-After", seconds),
+        None if over => response,
+        None => response.header("Retry-After", again),
     }
 }
 
